@@ -1,0 +1,188 @@
+"""Settings, the flags made from them, and how a script ends.
+
+`Config` declares every setting once: its default, its type and its help. The flags of the three
+scripts come from it. This module needs the standard library only, so `--help` answers at once.
+"""
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+MORE_EPOCHS = 50  # what continue_train.py adds where --epochs is not given
+DEMO_DIR = "demo"
+
+
+class HTRError(Exception):
+    """Something that the user can mend; its text is one sentence that says how."""
+
+
+def _setting(
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    flag: str | None = None,
+) -> Any:
+    metadata = {"help": help, "least": least, "most": most, "choices": choices, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings. Read a default on the class (`Config.EPOCHS`), a run's own on an instance.
+
+    Raises ValueError where a value is out of its range.
+    """
+
+    TEST_IMG_DIR: ClassVar[str] = "test_v2/test"  # under DATA_DIR
+
+    # data
+    DATA_DIR: str = _setting(".", "folder of the dataset: CSV/, train_v2/, validation_v2/, test_v2/")
+    NUM_SAMPLES: int = _setting(5000, "training images, drawn at random; 0 = all", least=0)
+    VALIDATION_SAMPLES: int = _setting(1000, "validation images, drawn at random; 0 = all", least=0)
+    UPPERCASE: bool = _setting(True, "turn labels into capitals")
+    IGNORED_LABELS: tuple[str, ...] = _setting(
+        ("EMPTY", "UNREADABLE"), "labels that mean 'no text here'; their rows are left out"
+    )
+
+    # from a picture to the network's input
+    IMG_HEIGHT: int = _setting(48, "height in pixels that every picture is scaled to", least=16)
+    MAX_WIDTH: int = _setting(2048, "width in pixels after scaling; wider pictures are squeezed", least=64)
+
+    # network
+    CNN_CHANNELS: tuple[int, ...] = _setting(
+        (32, 48, 96, 96, 144, 144), "output channels of the six convolutions", least=1
+    )
+    LSTM_HIDDEN: int = _setting(128, "LSTM units in each direction", least=1)
+    LSTM_LAYERS: int = _setting(3, "bidirectional LSTM layers", least=1)
+    DROPOUT: float = _setting(0.2, "dropout before and between the LSTM layers", least=0, most=0.9)
+
+    # training
+    EPOCHS: int = _setting(10, "passes over the training images", least=1)
+    BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
+    LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0)
+    LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
+    LR_PATIENCE: int = _setting(1, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
+    GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)
+    SHORTCUT_LOSS: float = _setting(0.3, "weight of the CTC loss on the CNN's own reading", least=0)
+    EMA_DECAY: float = _setting(
+        0.998, "running average of the weights: what a step keeps of it; 0 = off", least=0, most=0.99999
+    )
+    AUGMENT_STEPS: int = _setting(1500, "steps over which the share of augmented images grows to all", least=0)
+    ROTATION: float = _setting(2.0, "augmentation: largest rotation in degrees", least=0, most=45)
+    SHEAR: float = _setting(12.0, "augmentation: largest slant in degrees", least=0, most=45)
+    SHRINK: float = _setting(0.8, "augmentation: smallest scale; pictures never grow", least=0.1, most=1)
+    BRIGHTNESS: float = _setting(0.3, "augmentation: largest relative change of the ink", least=0, most=1)
+    CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
+
+    # running
+    SEED: int = _setting(0, "of the sample, the weights, the order and the augmentation", least=0, most=2**31)
+    DEVICE: str = _setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    WORKERS: int = _setting(4, "threads that read pictures; 0 = none beside the main one", least=0)
+    MINI_MODEL_PATH: str = _setting("htr_crnn_mini.pth", "checkpoint of lowest validation loss", flag="--model-path")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, limits = getattr(self, field.name), field.metadata
+            for number in value if isinstance(value, tuple) else (value,):
+                if limits["least"] is not None and not number >= limits["least"]:
+                    raise ValueError(f"{flag_of(field)} must be at least {limits['least']}, not {number}")
+                if limits["most"] is not None and not number <= limits["most"]:
+                    raise ValueError(f"{flag_of(field)} must be at most {limits['most']}, not {number}")
+        if len(self.CNN_CHANNELS) != 6:
+            raise ValueError(f"--cnn-channels takes six numbers, not {len(self.CNN_CHANNELS)}")
+
+
+# `--demo` trains in minutes on drawn names, beside any real run.
+DEMO = {
+    "DATA_DIR": DEMO_DIR,
+    "MINI_MODEL_PATH": f"{DEMO_DIR}/{Config.MINI_MODEL_PATH}",
+    "NUM_SAMPLES": 2000,
+    "EPOCHS": 6,
+}
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    return field.metadata["flag"] or "--" + field.name.lower().replace("_", "-")
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None, **shown: Any) -> None:
+    """Add a flag for each setting in `names` (default: every one), its default in the help.
+
+    `shown` are the defaults that differ in this script; the caller applies them. The parsed namespace holds a setting
+    only where the user typed its flag.
+    """
+    for field in dataclasses.fields(Config):
+        if names is not None and field.name not in names:
+            continue
+        default = shown.get(field.name, field.default)
+        default = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        options: dict[str, Any] = {
+            "dest": field.name,
+            "default": argparse.SUPPRESS,
+            "help": f"{field.metadata['help']} (default: {default})".replace("%", "%%"),
+        }
+        if isinstance(field.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        elif field.metadata["choices"]:
+            options["choices"] = field.metadata["choices"]
+        else:
+            several = isinstance(field.default, tuple)
+            options["type"] = type(field.default[0] if several else field.default)
+            options["metavar"] = {int: "N", float: "X", str: "LABEL" if several else "PATH"}[options["type"]]
+            options["nargs"] = "+" if several else None
+        parser.add_argument(flag_of(field), **options)
+
+
+def typed_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings among the parsed arguments: only what the user typed."""
+    names = {field.name for field in dataclasses.fields(Config)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(args).items() if name in names
+    }
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, after the state was saved. `signum` is the signal's number."""
+
+    def __init__(self, signum: int, message: str = ""):
+        super().__init__(message)
+        self.signum = signum
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a script's `main` and end the process with its status.
+
+    0 done, 1 failed, 2 wrong use, 130 / 143 after Ctrl-C / SIGTERM. What the user can mend is one line on
+    stderr, without a traceback.
+    """
+
+    def terminate(signum, frame):
+        raise Interrupted(signum)
+
+    signal.signal(signal.SIGTERM, terminate)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything
+    sys.stderr.reconfigure(errors="backslashreplace")
+    try:
+        status = main()
+        sys.stdout.flush()
+    except HTRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    except Interrupted as stop:
+        print(str(stop) or "terminated", file=sys.stderr)
+        status = 128 + stop.signum
+    sys.exit(status)

@@ -1,0 +1,58 @@
+"""Go on from what train.py left, for 50 more epochs.
+
+    python continue_train.py               # the same samples, settings and random state
+    python continue_train.py --epochs 5
+
+Training 4 epochs at once, or 2 and then 2 more, gives the same weights, bit for bit on a CPU.
+"""
+
+import argparse
+import dataclasses
+
+from config import DEMO, MORE_EPOCHS, Config, add_flags, run, typed_settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Go on training from what train.py left.", allow_abbrev=False)
+    parser.add_argument("--demo", action="store_true", help="go on from what `train.py --demo` left in demo/")
+    add_flags(
+        parser,
+        ("DATA_DIR", "EPOCHS", "LEARNING_RATE", "GRAD_CLIP", "DEVICE", "WORKERS", "MINI_MODEL_PATH"),
+        EPOCHS=f"{MORE_EPOCHS} more",
+        DATA_DIR="as before",
+        LEARNING_RATE="as it stood",
+        GRAD_CLIP="as before",
+        DEVICE="as before",
+        WORKERS="as before",
+    )
+    args = parser.parse_args()
+    typed = typed_settings(args)
+    try:
+        model_path = Config(**(DEMO if args.demo else {}) | typed).MINI_MODEL_PATH
+    except ValueError as error:
+        parser.error(str(error))
+
+    # After parsing, so that --help answers at once.
+    from training import describe, fit, last_path, load_data, restore_state
+    from utils import choose_device, load_checkpoint, restore_settings
+
+    path = last_path(model_path)
+    checkpoint = load_checkpoint(path)
+    saved, alphabet = restore_settings(checkpoint, path)
+    more = typed.pop("EPOCHS", MORE_EPOCHS)
+    config = dataclasses.replace(saved, **typed | {"MINI_MODEL_PATH": model_path, "EPOCHS": checkpoint["epoch"] + more})
+    device = choose_device(config.DEVICE)
+    train_lines, validation_lines, alphabet = load_data(config, alphabet)
+    state = restore_state(checkpoint, config, alphabet, device, path)
+    if "LEARNING_RATE" in typed:  # the optimizer's state brought the old one back
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.LEARNING_RATE
+    print(describe(state))
+    print(f"going on from {path} with epoch {state.epoch + 1}, best validation loss so far {state.best_loss:.3f}")
+    fit(state, train_lines, validation_lines, config.EPOCHS)
+    print(f"best validation loss {state.best_loss:.3f}, kept in {config.MINI_MODEL_PATH}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

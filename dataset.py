@@ -1,0 +1,398 @@
+"""From the dataset's files to batches: labels, pictures, augmentation. Speaks text, knows no network.
+
+A picture becomes a grey uint8 tensor (H, W) of fixed height and its own width, white paper = 255. A batch is
+float ink (N, 1, H, W): 0 is paper, 1 is ink, so zero padding is background.
+"""
+
+import itertools
+import math
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import query_size
+
+from config import Config, HTRError
+
+WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+MAX_PIXELS = 50_000_000  # a picture of more is refused before it is decoded
+MOST_LOST = 0.05  # share of missing or unreadable images from which on training stops
+
+# Pillow's own warning comes above our cap, where the picture is refused anyway.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+class ImageError(Exception):
+    """A file that cannot be read as a picture; the text says why."""
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Turn a picture of any Pillow mode into mode L as a viewer shows it, on white paper.
+
+    Applies the EXIF orientation, composites transparency on white and scales 16-bit and float values, so that the
+    same text in any lossless encoding gives the same pixels. Of several frames the first is taken.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, in a 16- or a 32-bit mode
+        return image.convert("I").point(lambda v: v * (1 / 257) + 0.5).convert("L")
+    if image.mode == "F":
+        least, most = image.getextrema()
+        if not (math.isfinite(least) and math.isfinite(most)):
+            raise ImageError("holds values that are not finite")
+        scale = 255 if most <= 1 else 1 if most <= 255 else 1 / 257
+        return image.point(lambda v: v * scale + 0.5).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")
+    return image.convert("L")
+
+
+def cut_margins(grey: Image.Image) -> Image.Image:
+    """Cut away the blank margins of a mode-L picture, all but two pixels; light writing on dark is inverted.
+
+    The paper's grey is the picture's median; ink is what is darker than halfway from there to the darkest pixel.
+    A blank picture stays as it is.
+    """
+    at_most = itertools.accumulate(grey.histogram())  # pixels of each grey or darker
+    paper = next(value for value, count in enumerate(at_most) if 2 * count >= grey.width * grey.height)
+    if paper < 128:
+        grey, paper = ImageOps.invert(grey), 255 - paper
+    darkest = grey.getextrema()[0]
+    if paper - darkest < 32:
+        return grey
+    threshold = (paper + darkest) // 2
+    box = grey.point([255 if value < threshold else 0 for value in range(256)]).getbbox()
+    left, top, right, bottom = box
+    return grey.crop((max(0, left - 2), max(0, top - 2), min(grey.width, right + 2), min(grey.height, bottom + 2)))
+
+
+def load_image(path: str | os.PathLike, height: int, max_width: int) -> Tensor:
+    """Read an image file as the network's input; training and prediction both come through here.
+
+    Returns grey uint8 of shape (height, W): margins cut, aspect ratio kept, W at most `max_width`
+    (a wider picture is squeezed). Raises ImageError where the file is no picture, is damaged, or is too large.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            grey = cut_margins(to_grey(image))
+            width = min(max(1, round(grey.width * height / grey.height)), max_width)
+            return F.pil_to_tensor(grey.resize((width, height), Image.Resampling.BILINEAR))[0]
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("not found") from error
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        raise ImageError(f"cannot be read: {error or type(error).__name__}") from error
+
+
+def read_images(
+    paths: Sequence[str | os.PathLike], height: int, max_width: int, workers: int, window: int = 512
+) -> Iterator[Tensor | ImageError]:
+    """Read image files on `workers` threads, in order, at most two windows ahead, so memory stays flat.
+
+    Yields what `load_image` returns, or the ImageError that it raised.
+    """
+
+    def read(path):
+        try:
+            return load_image(path, height, max_width)
+        except ImageError as error:
+            return error
+
+    if workers == 0:
+        yield from map(read, paths)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending = []
+        try:
+            for start in range(0, len(paths), window):
+                pending.append([pool.submit(read, path) for path in paths[start : start + window]])
+                if len(pending) == 2:
+                    yield from (future.result() for future in pending.pop(0))
+            for futures in pending:
+                yield from (future.result() for future in futures)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+class Alphabet:
+    """The characters a network knows; a character's id is its place, from 0.
+
+    `characters` is a string of distinct characters.
+    """
+
+    def __init__(self, characters: str):
+        if len(set(characters)) != len(characters):
+            raise ValueError("an alphabet names each character once")
+        self.characters = characters
+        self._ids = {character: i for i, character in enumerate(characters)}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Alphabet":
+        return cls("".join(sorted(set().union(*texts))))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def knows(self, text: str) -> bool:
+        return all(character in self._ids for character in text)
+
+    def encode(self, text: str) -> list[int]:
+        """Text to ids; raises KeyError for a character that the alphabet does not have."""
+        return [self._ids[character] for character in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.characters[i] for i in ids)
+
+
+def clean_label(label: str, uppercase: bool) -> str:
+    """A label as it is compared: NFC, white space single and none around it, capitals if asked for."""
+    label = " ".join(unicodedata.normalize("NFC", label).split())
+    return unicodedata.normalize("NFC", label.upper()) if uppercase else label
+
+
+def read_labels(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a label CSV into a table with the columns FILENAME and IDENTITY, all text as it stands.
+
+    Raises HTRError where the file cannot be read or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise HTRError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
+    table.columns = table.columns.str.strip()
+    for column in ("FILENAME", "IDENTITY"):
+        if column not in table:
+            raise HTRError(f"{path} has no column {column}; it has {', '.join(table.columns)}")
+    return table[["FILENAME", "IDENTITY"]].fillna("")  # a short row lacks cells whatever the options
+
+
+# ----------------------------------------------------------------------------------------------- dataset
+
+
+def _first_existing(candidates: Sequence[Path], what: str) -> Path:
+    for path in candidates:
+        if path.exists():
+            return path
+    tried = ", ".join(str(path) for path in candidates)
+    raise HTRError(
+        f"no {what} found; tried {tried}; {WHERE_TO_GET_IT}: name its folder with --data-dir, or use --demo to draw"
+        " a small dataset without a download"
+    )
+
+
+def find_labels(data_dir: str | os.PathLike, split: str) -> Path:
+    """The label CSV of `split` (train, validation, test) in either layout. Raises HTRError with all paths tried."""
+    names = (f"written_name_{split}.csv", f"written_name_{split}_v2.csv")
+    folders = (Path(data_dir, "CSV"), Path(data_dir))
+    return _first_existing([folder / name for folder in folders for name in names], f"label file of the {split} set")
+
+
+def find_images(data_dir: str | os.PathLike, split: str) -> Path:
+    """The image folder of `split`, nested or flat. Raises HTRError with all paths tried."""
+    folders = [Path(data_dir, f"{split}_v2", split), Path(data_dir, f"{split}_v2")]
+    return _first_existing(folders, f"image folder of the {split} set")
+
+
+def list_files(folder: str | os.PathLike) -> list[str]:
+    """All files below `folder`, as sorted paths relative to it with forward slashes."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
+        found += names if relative == "." else [f"{relative}/{name}" for name in names]
+    return sorted(found)
+
+
+@dataclass
+class Lines:
+    """Pictures of lines with their texts, in memory.
+
+    images: uint8 tensors (H, W_i); texts: cleaned labels; filenames: as in the CSV;
+    counts: what became of each row of the CSV, by reason; its values sum to the number of rows.
+    """
+
+    filenames: list[str]
+    images: list[Tensor]
+    texts: list[str]
+    counts: Counter
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+        return self.images[index], self.texts[index]
+
+    def summary(self) -> str:
+        parts = [f"{count:,} {reason}" for reason, count in self.counts.items() if count]
+        return f"{sum(self.counts.values()):,} rows = " + " + ".join(parts)
+
+
+def load_lines(
+    config: Config,
+    split: str,
+    num_samples: int,
+    fits: Callable[[str, int], bool],
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> Lines:
+    """Read `num_samples` random usable lines of a split (0 = all), the same ones for the same seed.
+
+    `fits(text, width)` says whether a text can be aligned with a picture of that width. Rows that are not usable are
+    left out and counted by reason. `progress(items, total)` may wrap the reading. Raises HTRError where nothing is
+    usable, or where more than 5 % of the images are missing or unreadable.
+    """
+    csv, folder = find_labels(config.DATA_DIR, split), find_images(config.DATA_DIR, split)
+    table = read_labels(csv)
+    ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
+    present = set(list_files(folder))
+
+    counts = Counter(dict.fromkeys(("used", "not drawn", "blank", "/".join(config.IGNORED_LABELS) or "ignored"), 0))
+    ignored_reason = list(counts)[-1]
+    candidates, missing = [], []
+    for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
+        text = clean_label(label, config.UPPERCASE)
+        if not text:
+            counts["blank"] += 1
+        elif text in ignored:
+            counts[ignored_reason] += 1
+        elif filename not in present:
+            missing.append(filename)
+        else:
+            candidates.append((filename, text))
+    if len(missing) > MOST_LOST * max(1, len(missing) + len(candidates)):
+        raise HTRError(
+            f"{len(missing):,} of the {len(missing) + len(candidates):,} images that {csv} names are not in {folder},"
+            f" {missing[0]} among them: complete the folder, or name another with --data-dir"
+        )
+
+    # Rows in a random order, taken one by one until enough are usable: a random sample of the usable rows
+    # without reading the others' pictures.
+    order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(config.SEED)).tolist()
+    wanted = min(num_samples or len(order), len(order))
+    images = read_images(
+        [folder / candidates[i][0] for i in order], config.IMG_HEIGHT, config.MAX_WIDTH, config.WORKERS
+    )
+    lines = Lines([], [], [], counts)
+    unreadable, too_long = [], 0
+    for index, image in progress(zip(order, images, strict=True), wanted):
+        filename, text = candidates[index]
+        if isinstance(image, ImageError):
+            unreadable.append(f"{filename} ({image})")
+        elif not fits(text, image.shape[1]):
+            too_long += 1
+        else:
+            lines.filenames.append(filename)
+            lines.images.append(image)
+            lines.texts.append(text)
+            if len(lines) == wanted:
+                break
+    read = len(lines) + len(unreadable) + too_long
+    counts["used"] = len(lines)
+    counts["not drawn"] = len(candidates) - read
+    counts["image missing"] = len(missing)
+    counts["image unreadable"] = len(unreadable)
+    counts["label too long for its image"] = too_long
+    if len(unreadable) > MOST_LOST * max(1, read):
+        raise HTRError(
+            f"{len(unreadable):,} of {read:,} images in {folder} are unreadable, {unreadable[0]} among them: copy or"
+            " unpack the dataset again"
+        )
+    if not lines:
+        raise HTRError(f"{csv} has no usable row: {lines.summary()}")
+    return lines
+
+
+# ----------------------------------------------------------------------------------------------- batches
+
+
+def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Random batches of similar width: all indices once, in an order that depends on (seed, epoch) alone.
+
+    The shuffled indices are sorted by width within pools of 20 batches, so little is padded, and the batches are
+    shuffled again.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(widths), generator=generator).tolist()
+    pool = 20 * batch_size
+    batches = []
+    for start in range(0, len(order), pool):
+        by_width = sorted(order[start : start + pool], key=lambda i: widths[i])
+        batches += [by_width[i : i + batch_size] for i in range(0, len(by_width), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def to_ink(image: Tensor) -> Tensor:
+    """Grey uint8 (..., H, W) to float ink in [0, 1], paper = 0."""
+    return 1 - image.float() / 255
+
+
+def collate(inks: Sequence[Tensor], multiple: int = 16) -> tuple[Tensor, Tensor]:
+    """Pad lines (H, W_i) with background to one width, a multiple of `multiple`.
+
+    Returns images (N, 1, H, W) float, widths (N,) int64 on the CPU.
+    """
+    widths = torch.tensor([ink.shape[-1] for ink in inks])
+    width = math.ceil(int(widths.max()) / multiple) * multiple
+    images = torch.zeros(len(inks), 1, inks[0].shape[-2], width)
+    for image, ink in zip(images, inks, strict=True):
+        image[0, :, : ink.shape[-1]] = ink
+    return images, widths
+
+
+# ------------------------------------------------------------------------------------------ augmentation
+
+
+class FittedAffine(v2.RandomAffine):
+    """RandomAffine that never cuts a letter off.
+
+    Rotation and slant are drawn as RandomAffine draws them; the picture is then shrunk as far as it takes to lie
+    wholly within its frame, and moved by a random share of the room that is left.
+    """
+
+    def make_params(self, flat_inputs: list) -> dict:
+        params = super().make_params(flat_inputs)
+        height, width = query_size(flat_inputs)
+        angle, slant = math.radians(params["angle"]), math.tan(math.radians(params["shear"][0]))
+        # Half extents of the frame's image under rotation @ shear, as torchvision composes them.
+        x = abs(math.cos(angle)) * width + abs(math.cos(angle) * slant + math.sin(angle)) * height
+        y = abs(math.sin(angle)) * width + abs(math.cos(angle) - math.sin(angle) * slant) * height
+        scale = min(params["scale"], width / x, height / y)
+        room = ((width - x * scale) / 2, (height - y * scale) / 2)
+        share = torch.empty(2).uniform_(-1, 1).tolist()
+        return params | {"scale": scale, "translate": [r * s for r, s in zip(room, share, strict=True)]}
+
+
+def make_augmentation(config: Config) -> v2.Transform:
+    """RandomAffine and ColorJitter on one line of ink (1, H, W); draws from torch's global random state."""
+    return v2.Compose(
+        [
+            FittedAffine(
+                degrees=config.ROTATION,
+                scale=(config.SHRINK, 1.0),
+                shear=(-config.SHEAR, config.SHEAR),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.ColorJitter(brightness=config.BRIGHTNESS, contrast=config.CONTRAST),
+        ]
+    )

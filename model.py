@@ -1,0 +1,174 @@
+"""The network (CNN, bidirectional LSTM, CTC) and all that knows of the CTC blank. Speaks label ids.
+
+Label ids count from 0; the network's class 0 is the blank, so label i is class i + 1. Nothing outside this file
+needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BLANK = 0
+FRAME = 4  # pixels a frame is wide
+
+
+class ConvBlock(nn.Module):
+    """3 x 3 convolution, BatchNorm, max-pooling, ReLU, and zeros again to the right of each picture.
+
+    Pooling comes before the ReLU, which gives the same and touches fewer values.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, pool: tuple[int, int] = (1, 1)):
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.pool = nn.MaxPool2d(pool) if pool != (1, 1) else nn.Identity()
+        self.stride = pool[1]
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, C_in, H, W), mask (N, 1, 1, W) -> (N, C_out, H', W') and the mask (N, 1, 1, W') of its width."""
+        mask = mask[..., :: self.stride]
+        x = F.relu(self.pool(self.norm(self.conv(x))), inplace=True)
+        return x * mask.to(x.dtype), mask
+
+
+class BiLSTM(nn.Module):
+    """Bidirectional LSTM layers on sequences of different lengths.
+
+    Each direction is a plain LSTM; the backward one gets every sequence reversed within its own length, so that padding
+    comes last for both and changes nothing. On a CPU this is twice as fast as packed sequences.
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int, dropout: float):
+        super().__init__()
+        sizes = [inputs] + [2 * hidden] * (layers - 1)
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """x (T, N, inputs), lengths (N,) -> (T, N, 2 * hidden); dropout comes before each layer."""
+        frames = torch.arange(x.shape[0])[:, None]  # (T, 1)
+        reverse = torch.where(frames < lengths, lengths - 1 - frames, frames).to(x.device)[..., None]  # (T, N, 1)
+        for onward, backward in zip(self.forwards, self.backwards, strict=True):
+            x = self.dropout(x)
+            ahead, _ = onward(x)  # (T, N, hidden)
+            back, _ = backward(x.gather(0, reverse.expand_as(x)))
+            x = torch.cat([ahead, back.gather(0, reverse.expand_as(back))], 2)
+        return x
+
+
+class CRNN(nn.Module):
+    """Reads a line of text: CNN -> 3-layer BiLSTM -> CTC (Shi, Bai and Yao 2015, arXiv:1507.05717).
+
+    The CNN's columns are pooled by their maximum and also classified directly; the LSTM's reading is added to that
+    shortcut, as in Retsinas et al. 2022 (arXiv:2404.11339), where the shortcut is an auxiliary head: the gradient
+    reaches the CNN at once, and training leaves the all-blank plateau within an epoch.
+
+    num_labels: characters without the blank. channels: of the six convolutions.
+    """
+
+    def __init__(self, num_labels: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
+        super().__init__()
+        c1, c2, c3, c4, c5, c6 = channels
+        self.blocks = nn.ModuleList(
+            [
+                ConvBlock(1, c1, pool=(2, 2)),
+                ConvBlock(c1, c2, pool=(2, 2)),
+                ConvBlock(c2, c3),
+                ConvBlock(c3, c4, pool=(2, 1)),
+                ConvBlock(c4, c5, pool=(2, 1)),
+                ConvBlock(c5, c6),
+            ]
+        )
+        self.shortcut = nn.Linear(c6, num_labels + 1)
+        self.lstm = BiLSTM(c6, hidden, layers, dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * hidden, num_labels + 1)
+        nn.init.zeros_(self.head.weight)  # the recurrent part starts silent
+        nn.init.zeros_(self.head.bias)
+        self.to(memory_format=torch.channels_last)  # a fifth faster on CPUs, and what GPUs like in half precision
+
+    @staticmethod
+    def frames(width):
+        """Frames of a picture `width` pixels wide (an int or a tensor): one for every four pixels begun."""
+        return (width + FRAME - 1) // FRAME
+
+    def forward(self, images: Tensor, widths: Tensor, with_shortcut: bool = False) -> tuple[Tensor, ...]:
+        """images (N, 1, H, W) of ink with W a multiple of 4, widths (N,) in pixels, on the CPU.
+
+        Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; what lies beyond a length is
+        meaningless. With `with_shortcut`, also the CNN's own logits (T, N, C). What a picture gives does not depend on
+        the padding or on the other pictures (in evaluation mode).
+        """
+        lengths = self.frames(widths)
+        x = images.contiguous(memory_format=torch.channels_last)
+        inside = torch.arange(x.shape[3]) < (lengths * FRAME)[:, None]  # (N, W)
+        mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W)
+        for block in self.blocks:
+            x, mask = block(x, mask)
+        columns = x.amax(2).permute(2, 0, 1)  # (T, N, C6)
+        shortcut = self.shortcut(columns)
+        recurrent = self.dropout(self.lstm(columns, lengths))  # (T, N, 2 * hidden)
+        logits = self.head(recurrent) + shortcut  # (T, N, C)
+        return (logits, lengths, shortcut) if with_shortcut else (logits, lengths)
+
+
+# --------------------------------------------------------------------------------------------------- CTC
+
+
+def frames_needed(labels: Sequence) -> int:
+    """The fewest frames on which CTC can write `labels`: one each, and a blank between equal neighbours."""
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
+    """-log P(labels | image) of each picture, summed over all CTC paths (Graves et al. 2006), in nats.
+
+    logits (T, N, C) of any precision, lengths (N,) in frames, labels: N sequences of ids. Returns (N,) float32;
+    inf where a picture has fewer frames than `frames_needed`.
+    """
+    if logits.device.type == "mps":  # PyTorch has no CTC there
+        logits = logits.cpu()
+    log_probs = logits.float().log_softmax(2)
+    targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)
+    target_lengths = torch.tensor([len(sequence) for sequence in labels])
+    return F.ctc_loss(log_probs, targets.to(log_probs.device), lengths, target_lengths, blank=BLANK, reduction="none")
+
+
+@dataclass
+class Reading:
+    """labels: ids. confidence: P(labels | image) over all CTC paths. label_confidences: a probability for each label,
+    the highest that the network gives it on any frame of its run."""
+
+    labels: list[int]
+    confidence: float
+    label_confidences: list[float]
+
+
+@torch.no_grad()
+def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
+    """Best-path decoding: the likeliest class of each frame, repeats merged, blanks dropped (Graves et al. 2006).
+
+    logits (T, N, C), lengths (N,) in frames. Returns N readings.
+    """
+    probs, classes = logits.float().softmax(2).max(2)  # (T, N)
+    inside = torch.arange(logits.shape[0])[:, None] < lengths.cpu()[None]  # (T, N)
+    classes = classes.cpu().where(inside, BLANK)
+    starts = torch.ones_like(inside)
+    starts[1:] = classes[1:] != classes[:-1]
+    runs = starts.long().cumsum(0) - 1  # (T, N): which run of equal classes a frame belongs to
+    run_probs = torch.zeros(classes.shape).scatter_reduce_(0, runs, probs.cpu(), "amax")
+    kept = starts & (classes != BLANK)  # (T, N)
+
+    labels, label_confidences = [], []
+    for n in range(classes.shape[1]):
+        frames = kept[:, n]
+        labels.append((classes[frames, n] - 1).tolist())
+        label_confidences.append(run_probs[runs[frames, n], n].tolist())
+    confidences = ctc_loss(logits, lengths, labels).neg().exp().clamp(max=1).tolist()
+    return [Reading(*fields) for fields in zip(labels, confidences, label_confidences, strict=True)]

@@ -1,0 +1,149 @@
+"""Read images of handwriting with a trained checkpoint.
+
+    python predict.py                      # the dataset's test images
+    python predict.py scans/ letter.png    # folders and images of your own
+    python predict.py --demo               # drawn names, with what `train.py --demo` learned
+
+Writes output/predictions.csv and output/predictions.txt and prints a summary. In Python:
+
+    from config import Config
+    from predict import predict_batch, predict_single_image
+    predict_batch(model_path=Config.MINI_MODEL_PATH, image_dir=Config.TEST_IMG_DIR, output_dir="output", save_csv=True)
+    predict_single_image(model_path=Config.MINI_MODEL_PATH, image_path="path/to/your/image.png")
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config import DEMO, Config, HTRError, add_flags, run, typed_settings
+
+if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
+    import pandas as pd
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
+BATCH_SIZE = 64  # more than in training: there are no gradients to keep
+SHOWN = 8  # readings in the summary
+
+
+def weights_to_use(model_path: str | Path, default: str | Path) -> Path:
+    """`model_path`, or the shipped weights where it is the default and does not exist; says so."""
+    if Path(model_path) == Path(default) and not Path(model_path).exists() and SHIPPED_WEIGHTS.exists():
+        print(f"there is no {model_path} yet: reading with the weights shipped as weights/{SHIPPED_WEIGHTS.name}")
+        return SHIPPED_WEIGHTS
+    return Path(model_path)
+
+
+def predict_batch(
+    model_path: str | Path,
+    image_dir: str | Path,
+    output_dir: str | Path = "output",
+    save_csv: bool = True,
+    device: str = "auto",
+) -> "pd.DataFrame":
+    """Read all images in a folder and below it.
+
+    Returns a table with a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the probability that
+    the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""), CHARACTER_CONFIDENCES. With
+    `save_csv`, also writes it to predictions.csv and predictions.txt in `output_dir`. Raises HTRError where the
+    checkpoint or the folder cannot be used.
+    """
+    import pandas as pd
+
+    from reading import COLUMNS, Reader, find_files, write_predictions
+
+    image_dir = Path(image_dir)
+    if image_dir == Path(Config.TEST_IMG_DIR) and not image_dir.exists():
+        image_dir = image_dir.parent  # the dataset's flat layout
+    reader = Reader.load(weights_to_use(model_path, Config.MINI_MODEL_PATH), device)
+    rows = reader.rows(find_files([image_dir])[0], BATCH_SIZE, Config.WORKERS)
+    return pd.DataFrame(write_predictions(rows, output_dir, COLUMNS) if save_csv else rows, columns=COLUMNS)
+
+
+def predict_single_image(model_path: str | Path, image_path: str | Path, device: str = "auto") -> tuple[str, float]:
+    """Read one image. Returns its text and the probability that the whole text is right, in [0, 1].
+
+    Raises HTRError where the checkpoint or the image cannot be read.
+    """
+    from reading import Reader
+
+    reader = Reader.load(weights_to_use(model_path, Config.MINI_MODEL_PATH), device)
+    (row,) = reader.rows([(str(image_path), Path(image_path))], batch_size=1, workers=0)
+    if row["ERROR"]:
+        raise HTRError(f"{image_path} {row['ERROR']}")
+    return row["PREDICTION"], row["CONFIDENCE"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Read images of handwriting.", allow_abbrev=False)
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="images, or folders that are searched for images"
+                        f" (default: {Config.TEST_IMG_DIR} in the dataset)")  # fmt: skip
+    parser.add_argument("--demo", action="store_true", help="read the drawn test images, all in demo/")
+    parser.add_argument("--output-dir", metavar="PATH", help="where the predictions go (default: output)")
+    parser.add_argument("--labels", metavar="CSV", help="the true texts: adds them, CER and exact match")
+    add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=BATCH_SIZE)
+    args = parser.parse_args()
+    defaults = {"BATCH_SIZE": BATCH_SIZE} | (DEMO if args.demo else {})
+    try:
+        config = Config(**defaults | typed_settings(args))
+    except ValueError as error:
+        parser.error(str(error))
+
+    from tqdm import tqdm
+
+    from dataset import find_images, find_labels
+    from reading import COLUMNS, LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
+
+    if args.demo:
+        from synthetic import draw_dataset
+
+        draw_dataset(config.DATA_DIR)
+    output_dir = Path(args.output_dir or (Path(config.DATA_DIR, "output") if args.demo else "output"))
+    labels = args.labels
+    if args.demo and not args.paths and not labels:
+        labels = find_labels(config.DATA_DIR, "test")
+    files, others = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
+    default_model = Config(**defaults).MINI_MODEL_PATH
+    model_path = weights_to_use(config.MINI_MODEL_PATH, default_model)
+    reader = Reader.load(model_path, config.DEVICE)
+
+    started = time.perf_counter()
+    rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), COLUMNS
+    truth = Truth(labels, reader.config) if labels else None
+    if truth:
+        rows, columns = truth.compare(rows), COLUMNS + LABEL_COLUMNS
+    shown, failed = [], []
+    rows = write_predictions(rows, output_dir, columns)
+    for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=not sys.stderr.isatty()):
+        if row["ERROR"]:
+            failed.append(f"{row['FILENAME']} {row['ERROR']}")
+        elif len(shown) < SHOWN:
+            shown.append(row)
+    seconds = time.perf_counter() - started
+
+    for row in shown:
+        right = "" if not truth or not row["TRUTH"] else "  right" if row["EDITS"] == 0 else f"  not {row['TRUTH']}"
+        print(f"{row['FILENAME']}  {row['PREDICTION']}  (confidence {row['CONFIDENCE']:.2f}){right}")
+    if len(files) > len(shown) + len(failed):
+        print("...")
+    print(
+        f"read {len(files) - len(failed):,} of {len(files):,} images with {model_path},"
+        f" {len(files) / seconds:.0f} images/s"
+    )
+    if others:
+        print(f"passed over {others:,} files that are no images")
+    if truth:
+        score = truth.score
+        print(
+            f"CER {score.cer:.4f}, exact match {score.exact:.4f} ({score.right:,} of {score.images:,} labelled images)"
+        )
+    print(f"written to {output_dir / 'predictions.csv'} and predictions.txt")
+    if failed:
+        print(f"{len(failed):,} images could not be read, {failed[0]}; see column ERROR", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run(main)

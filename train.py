@@ -1,0 +1,55 @@
+"""Train a handwriting reader from scratch.
+
+    python train.py --data-dir DIR     # the Kaggle dataset: 5,000 random samples, 10 epochs
+    python train.py --demo             # drawn names, no download
+
+Keeps the state of lowest validation loss in htr_crnn_mini.pth, and beside it what continue_train.py goes on from
+(.last.pth), a row an epoch (.history.csv) and learning curves (.curves.png).
+"""
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from config import DEMO, Config, add_flags, run, typed_settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train a handwriting reader from scratch.", allow_abbrev=False)
+    parser.add_argument("--demo", action="store_true", help="draw a small dataset and train on it, all in demo/")
+    parser.add_argument("--dry-run", action="store_true", help="check data and model, run one batch, write nothing")
+    add_flags(parser)
+    args = parser.parse_args()
+    try:
+        config = Config(**(DEMO if args.demo else {}) | typed_settings(args))
+    except ValueError as error:
+        parser.error(str(error))
+
+    # After parsing, so that --help answers at once.
+    from synthetic import draw_dataset
+    from training import describe, dry_run, fit, load_data, new_state
+    from utils import choose_device
+
+    device = choose_device(config.DEVICE)
+    if args.demo:
+        scratch = tempfile.TemporaryDirectory()
+        if args.dry_run:
+            config = dataclasses.replace(config, DATA_DIR=scratch.name)
+        print(f"drawn names in {config.DATA_DIR}")
+        draw_dataset(config.DATA_DIR)
+    train_lines, validation_lines, alphabet = load_data(config)
+    state = new_state(config, alphabet, device)
+    print(describe(state))
+    if args.dry_run:
+        dry_run(state, train_lines, validation_lines)
+        return 0
+    if Path(config.MINI_MODEL_PATH).exists():
+        print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to go on from it use continue_train.py")
+    fit(state, train_lines, validation_lines, config.EPOCHS)
+    print(f"best validation loss {state.best_loss:.3f}, kept in {config.MINI_MODEL_PATH}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

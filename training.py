@@ -1,0 +1,359 @@
+"""The training loop, validation and learning curves: what train.py and continue_train.py share."""
+
+import copy
+import csv
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm import tqdm
+
+from config import Config, HTRError, Interrupted
+from dataset import Alphabet, Lines, batches_by_width, collate, load_lines, make_augmentation, to_ink
+from model import CRNN, ctc_loss, frames_needed, greedy_decode
+from utils import Score, build_model, restore_weights, save_checkpoint, whole_file
+
+HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
+
+
+def last_path(model_path: str | Path) -> Path:
+    """Where the state to go on from is kept: htr_crnn_mini.pth -> htr_crnn_mini.last.pth."""
+    return Path(model_path).with_suffix(".last.pth")
+
+
+# ------------------------------------------------------------------------------------------------- state
+
+
+@dataclass
+class State:
+    """All that a run needs to go on bit for bit where it stopped; `average` is the running average of `model`."""
+
+    config: Config
+    alphabet: Alphabet
+    device: torch.device
+    model: CRNN
+    average: CRNN
+    optimizer: torch.optim.Optimizer
+    scheduler: ReduceLROnPlateau
+    epoch: int = 0  # finished epochs
+    steps: int = 0  # finished optimizer steps, of all epochs
+    batches_done: int = 0  # of the epoch under way
+    loss_sum: float = 0.0  # over the images of those batches
+    best_loss: float = float("inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def settings(self) -> dict[str, Any]:
+        """What prediction needs beside weights."""
+        return {"config": dataclasses.asdict(self.config), "alphabet": self.alphabet.characters}
+
+    def best_checkpoint(self) -> dict[str, Any]:
+        return self.settings() | {"model": self.average.state_dict(), "epoch": self.epoch, "history": self.history}
+
+    def last_checkpoint(self) -> dict[str, Any]:
+        return self.settings() | {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            },
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "batches_done": self.batches_done,
+            "loss_sum": self.loss_sum,
+            "best_loss": self.best_loss,
+            "history": self.history,
+        }
+
+
+def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State:
+    """A run at its start; seeds torch's random state."""
+    torch.manual_seed(config.SEED)
+    model = build_model(config, alphabet).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.LEARNING_RATE)
+    scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE)
+    return State(config, alphabet, device, model, copy.deepcopy(model), optimizer, scheduler)
+
+
+def restore_state(
+    checkpoint: dict[str, Any], config: Config, alphabet: Alphabet, device: torch.device, path: str | Path
+) -> State:
+    """The run that `checkpoint` was saved from. Raises HTRError where parts are missing or do not fit."""
+    state = new_state(config, alphabet, device)
+    try:
+        restore_weights(state.model, checkpoint["model"], path)
+        restore_weights(state.average, checkpoint["average"], path)
+        state.optimizer.load_state_dict(checkpoint["optimizer"])
+        state.scheduler.load_state_dict(checkpoint["scheduler"])
+        for name in ("epoch", "steps", "batches_done", "loss_sum", "best_loss", "history"):
+            setattr(state, name, checkpoint[name])
+        torch.set_rng_state(checkpoint["random"]["cpu"])
+        if device.type == "cuda" and checkpoint["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(checkpoint["random"]["cuda"][: torch.cuda.device_count()])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise HTRError(f"{path} holds no complete state to go on from: {error}") from error
+    return state
+
+
+# -------------------------------------------------------------------------------------------------- data
+
+
+def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, Lines, Alphabet]:
+    """Training lines, validation lines and the alphabet, by default that of the training texts; says what is left out.
+
+    Raises HTRError where a training text has characters that a given alphabet lacks.
+    """
+
+    def fits(text: str, width: int) -> bool:
+        return frames_needed(text) <= CRNN.frames(width)
+
+    def progress(lines, total):
+        return tqdm(lines, "reading images", total, unit="img", leave=False, disable=not sys.stderr.isatty())
+
+    train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, progress)
+    print(f"train: {train_lines.summary()}")
+    validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, progress)
+    print(f"validation: {validation_lines.summary()}")
+    used = Alphabet.of(train_lines.texts)
+    alphabet = alphabet or used
+    if not alphabet.knows(used.characters):
+        unknown = "".join(c for c in used.characters if not alphabet.knows(c))
+        raise HTRError(
+            f"the training labels hold characters that the checkpoint's alphabet lacks, {unknown!r}: train from scratch"
+            " with train.py, or name the data that the checkpoint was trained on with --data-dir"
+        )
+    print(f"alphabet: {len(alphabet)} characters {alphabet.characters!r}")
+    unwritable = [text for text in validation_lines.texts if not alphabet.knows(text)]
+    if unwritable:
+        print(
+            f"validation: {len(unwritable)} labels hold characters that no training label has ({unwritable[0]!r}): they"
+            " count in CER and exact match, not in the loss"
+        )
+    return train_lines, validation_lines, alphabet
+
+
+def make_batch(
+    lines: Lines, indices: Sequence[int], augmentation: nn.Module | None = None, share: float = 0.0
+) -> tuple[Tensor, Tensor, list[str]]:
+    """images (N, 1, H, W), widths (N,), texts; each image is augmented with probability `share`."""
+    inks = [to_ink(lines.images[i]) for i in indices]
+    if augmentation is not None and share > 0:
+        drawn = torch.rand(len(inks)).tolist()
+        inks = [augmentation(ink[None])[0] if p < share else ink for ink, p in zip(inks, drawn, strict=True)]
+    return *collate(inks), [lines.texts[i] for i in indices]
+
+
+# ------------------------------------------------------------------------------------- training, validation
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on CUDA; the CTC loss is computed in float32 all the same."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+@torch.no_grad()
+def validate(
+    model: CRNN, lines: Lines, alphabet: Alphabet, device: torch.device, batch_size: int
+) -> tuple[float, Score]:
+    """Mean CTC loss of the images whose text the alphabet can write, in nats an image, and the scores of all."""
+    model.eval()
+    order = sorted(range(len(lines)), key=lambda i: lines.images[i].shape[1])
+    score, loss_sum, known = Score(), 0.0, 0
+    for start in range(0, len(order), batch_size):
+        images, widths, texts = make_batch(lines, order[start : start + batch_size])
+        with autocast(device):
+            logits, lengths = model(images.to(device), widths)
+        for text, reading in zip(texts, greedy_decode(logits, lengths), strict=True):
+            score.add(text, alphabet.decode(reading.labels))
+        rows = [n for n, text in enumerate(texts) if alphabet.knows(text)]
+        known += len(rows)
+        loss_sum += float(ctc_loss(logits[:, rows], lengths[rows], [alphabet.encode(texts[n]) for n in rows]).sum())
+    return loss_sum / max(1, known), score
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average = decay * average + (1 - decay) * model, for weights and BatchNorm statistics (Polyak averaging)."""
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second signal ends the process at once."""
+    received: list[int] = []
+
+    def note(signum, frame):
+        received.append(signum)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[str]) -> Tensor:
+    """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats."""
+    config = state.config
+    labels = [state.alphabet.encode(text) for text in texts]
+    with autocast(state.device):
+        logits, lengths, shortcut = state.model(images.to(state.device), widths, with_shortcut=True)
+    losses = ctc_loss(logits, lengths, labels)  # (N,)
+    loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
+    state.optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
+    state.optimizer.step()
+    # A short memory at first, so that the average does not remember the random start.
+    update_average(state.average, state.model, min(config.EMA_DECAY, (1 + state.steps) / (10 + state.steps)))
+    state.steps += 1
+    return losses.detach()
+
+
+def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
+    """Train on the batches of the epoch under way that are still to do.
+
+    Counts in `state`; returns False where it ended early because `stop` was filled.
+    """
+    config = state.config
+    augmentation = make_augmentation(config)
+    widths = [image.shape[1] for image in lines.images]
+    batches = batches_by_width(widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)[state.batches_done :]
+    loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64)
+    cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
+    rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
+    state.model.train()
+    with tqdm(total=len(lines), unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
+        bar.set_description(f"epoch {state.epoch + 1}")
+        bar.update(len(lines) - sum(map(len, batches)))
+        for batch in batches:
+            share = min(1.0, state.steps / config.AUGMENT_STEPS) if config.AUGMENT_STEPS else 1.0
+            losses = train_batch(state, *make_batch(lines, batch, augmentation, share))
+            loss_sum += losses.sum().cpu()
+            state.batches_done += 1
+            bar.update(len(batch))
+            if not bar.disable:
+                bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=rate, refresh=False)
+            if stop:
+                break
+    state.loss_sum = float(loss_sum)
+    return not stop
+
+
+def dry_run(state: State, train_lines: Lines, validation_lines: Lines) -> None:
+    """One batch through training and validation; says what came out and writes nothing."""
+    size = min(state.config.BATCH_SIZE, len(train_lines))
+    losses = train_batch(state, *make_batch(train_lines, range(size)))
+    few = Lines(
+        validation_lines.filenames[:size],
+        validation_lines.images[:size],
+        validation_lines.texts[:size],
+        validation_lines.counts,
+    )
+    loss, _ = validate(state.average, few, state.alphabet, state.device, size)
+    print(
+        f"dry run: a batch of {size} images, training loss {float(losses.mean()):.1f}, validation loss {loss:.1f};"
+        " nothing written"
+    )
+
+
+def describe(state: State) -> str:
+    weights = sum(parameter.numel() for parameter in state.model.parameters())
+    return f"network: {weights / 1e6:.2f} million weights, on {state.device.type}"
+
+
+def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) -> None:
+    """Train until `epochs` epochs are finished, keeping after each the last state and the best weights.
+
+    Writes the checkpoint of lowest validation loss, the last state, history.csv and curves.png beside
+    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, where SIGINT or SIGTERM came.
+    """
+    config = state.config
+    best_path, state_path = Path(config.MINI_MODEL_PATH), last_path(config.MINI_MODEL_PATH)
+    with stop_requests() as stop:
+        while state.epoch < epochs:
+            started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
+            if not train_epoch(state, train_lines, stop):
+                save_checkpoint(state.last_checkpoint(), state_path)
+                raise Interrupted(
+                    stop[0], f"stopped in epoch {state.epoch + 1}; the state is saved: go on with continue_train.py"
+                )
+            speed = (len(train_lines) - images_before) / (time.perf_counter() - started)
+            loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
+
+            state.epoch += 1
+            learning_rate = state.optimizer.param_groups[0]["lr"]
+            values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
+            state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+            state.batches_done, state.loss_sum = 0, 0.0
+            state.scheduler.step(loss)
+            best = loss < state.best_loss
+            if best:
+                state.best_loss = loss
+                save_checkpoint(state.best_checkpoint(), best_path)
+            save_checkpoint(state.last_checkpoint(), state_path)
+            write_history(state.history, best_path.with_suffix(".history.csv"))
+            print(
+                f"epoch {state.epoch}/{epochs}: train loss {values[1]:.3f}, validation loss {loss:.3f},"
+                f" CER {score.cer:.4f}, exact {score.exact:.4f}, lr {learning_rate:.1e},"
+                f" {speed:.0f} images/s{', best so far' if best else ''}",
+                flush=True,
+            )
+    draw_curves(state.history, best_path.with_suffix(".curves.png"))
+
+
+# ----------------------------------------------------------------------------------------------- history
+
+
+def write_history(history: Sequence[dict[str, float]], path: Path) -> None:
+    """One row an epoch; losses in nats an image."""
+    with whole_file(path, newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, HISTORY_COLUMNS)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Losses, CER and exact match, and learning rate by epoch, the best epoch marked."""
+    from matplotlib.figure import Figure  # slow to import, used once
+
+    epochs = [row["epoch"] for row in history]
+    best = min(history, key=lambda row: row["val_loss"])["epoch"]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, title, columns in zip(
+        panels,
+        ("CTC loss (nats an image)", "validation", "learning rate"),
+        (("train_loss", "val_loss"), ("val_cer", "val_exact"), ("learning_rate",)),
+        strict=True,
+    ):
+        for column in columns:
+            axes.plot(epochs, [row[column] for row in history], marker=".", label=column.replace("_", " "))
+        axes.axvline(best, color="grey", linestyle=":", label=f"best epoch ({best})")
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_ylim(bottom=0)
+    panels[1].set_ylim(0, 1)
+    panels[2].set_yscale("log")
+    with whole_file(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)

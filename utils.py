@@ -1,0 +1,146 @@
+"""What training and prediction share: scores, the device, files that appear whole or not at all, checkpoints."""
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from config import Config, HTRError
+from dataset import Alphabet
+from model import CRNN
+
+FORMAT = "htr-crnn"
+VERSION = 1
+
+
+@dataclass
+class Score:
+    """CER (all edits / all reference characters) and exact match, over the pairs added so far."""
+
+    edits: int = 0
+    characters: int = 0
+    right: int = 0
+    images: int = 0
+
+    def add(self, reference: str, reading: str) -> int:
+        """Count one pair; returns its edit distance (Levenshtein)."""
+        edits = Levenshtein.distance(reference, reading)
+        self.edits += edits
+        self.characters += len(reference)
+        self.right += edits == 0
+        self.images += 1
+        return edits
+
+    @property
+    def cer(self) -> float:
+        return self.edits / max(1, self.characters)
+
+    @property
+    def exact(self) -> float:
+        return self.right / max(1, self.images)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises HTRError where it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        raise HTRError(f"this machine offers PyTorch no {name} device: leave --device out, or use --device cpu")
+    return torch.device(name)
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike, mode: str = "w", **options: Any) -> Iterator[IO]:
+    """Open a file for writing that replaces `path` only when all of it is on the disk.
+
+    Whatever happens before, the old file stays as it is. Takes `open`'s options; OSErrors become HTRErrors that
+    name the file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, mode, **options) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            if os.name == "posix":  # the new name, too, must survive a power cut
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise HTRError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write a dict of tensors and plain values, whole or not at all."""
+    with whole_file(path, "wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION} | checkpoint, file)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, never running code from it.
+
+    Raises HTRError, naming the file and the cause, where it is not one of ours or is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise HTRError(f"there is no checkpoint {path}; train one with train.py") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise HTRError(f"{path} is damaged or no checkpoint of this program ({type(error).__name__})") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise HTRError(f"{path} is no checkpoint of this program")
+    if checkpoint.get("version") != VERSION:
+        raise HTRError(f"{path} has format {checkpoint.get('version')}, and this program reads format {VERSION}")
+    return checkpoint
+
+
+# ------------------------------------------------------------------------------ settings, alphabet, model
+
+
+def build_model(config: Config, alphabet: Alphabet) -> CRNN:
+    return CRNN(len(alphabet), config.CNN_CHANNELS, config.LSTM_HIDDEN, config.LSTM_LAYERS, config.DROPOUT)
+
+
+def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tuple[Config, Alphabet]:
+    """The settings and the alphabet of a checkpoint. Raises HTRError where this program does not know them."""
+    saved = checkpoint.get("config")
+    known = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(saved, dict) or set(saved) != known:
+        unknown = sorted(set(saved) ^ known) if isinstance(saved, dict) else ["config"]
+        raise HTRError(f"{path} is of another version of this program: its settings differ in {', '.join(unknown)}")
+    try:
+        return Config(**saved), Alphabet(checkpoint["alphabet"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise HTRError(f"{path} holds settings that make no sense: {error}") from error
+
+
+def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
+    """Load weights into `model`. Raises HTRError that names the first one that does not fit."""
+    expected = model.state_dict()
+    for name in expected.keys() | weights.keys():
+        if name not in expected or name not in weights:
+            raise HTRError(f"{path} does not fit its settings: weight {name} is {'un' * (name in weights)}expected")
+        if expected[name].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+            raise HTRError(f"{path} does not fit its alphabet and settings: {name} has shape {shapes}")
+    model.load_state_dict(weights)
