@@ -136,7 +136,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -
         logits = logits.cpu()
     log_probs = logits.float().log_softmax(2)
     targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)
-    target_lengths = torch.tensor([len(sequence) for sequence in labels])
+    target_lengths = torch.tensor([len(sequence) for sequence in labels], dtype=torch.long)
     return F.ctc_loss(log_probs, targets.to(log_probs.device), lengths, target_lengths, blank=BLANK, reduction="none")
 
 

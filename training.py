@@ -178,7 +178,8 @@ def validate(
             score.add(text, alphabet.decode(reading.labels))
         rows = [n for n, text in enumerate(texts) if alphabet.knows(text)]
         known += len(rows)
-        loss_sum += float(ctc_loss(logits[:, rows], lengths[rows], [alphabet.encode(texts[n]) for n in rows]).sum())
+        if rows:
+            loss_sum += float(ctc_loss(logits[:, rows], lengths[rows], [alphabet.encode(texts[n]) for n in rows]).sum())
     return loss_sum / max(1, known), score
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +103,7 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise HTRError(f"there is no checkpoint {path}; train one with train.py") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # the unpickler raises nearly anything on damaged files
         raise HTRError(f"{path} is damaged or no checkpoint of this program ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise HTRError(f"{path} is no checkpoint of this program")
@@ -139,7 +137,8 @@ def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | o
     expected = model.state_dict()
     for name in expected.keys() | weights.keys():
         if name not in expected or name not in weights:
-            raise HTRError(f"{path} does not fit its settings: weight {name} is {'un' * (name in weights)}expected")
+            what = "missing" if name in expected else "not known"
+            raise HTRError(f"{path} does not fit its settings: the weight {name} is {what}")
         if expected[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
             raise HTRError(f"{path} does not fit its alphabet and settings: {name} has shape {shapes}")

@@ -1,0 +1,445 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageChops, ImageDraw, ImageOps
+from torchvision.transforms import v2
+
+import dataset
+from config import Config, HTRError
+from dataset import (
+    Alphabet,
+    FittedAffine,
+    ImageError,
+    batches_by_width,
+    clean_label,
+    collate,
+    cut_margins,
+    find_images,
+    find_labels,
+    load_image,
+    load_lines,
+    make_augmentation,
+    read_images,
+    read_labels,
+    to_grey,
+    to_ink,
+)
+from model import CRNN, frames_needed
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def drawing(size=(120, 40), levels=True) -> Image.Image:
+    """The reference: grey writing on white paper, mode L."""
+    image = Image.new("L", size, 255)
+    draw = ImageDraw.Draw(image)
+    draw.line((20, 30, 60, 10, 90, 30), fill=0, width=3)
+    if levels:
+        draw.line((30, 34, 100, 34), fill=100, width=2)
+        draw.line((100, 5, 100, 25), fill=180, width=2)
+    return image
+
+
+def with_alpha(grey: Image.Image, mode: str) -> Image.Image:
+    """Black ink whose darkness is all in the alpha channel: convert('L') would make it all black."""
+    black = Image.new("LA" if mode == "LA" else "RGBA", grey.size)
+    black.putalpha(ImageOps.invert(grey))
+    return black
+
+
+def palette_with_transparency(grey: Image.Image) -> Image.Image:
+    image = ImageOps.invert(grey).convert("P")  # index 0 = paper
+    image.putpalette([0] * 768)
+    image.info["transparency"] = bytes(range(256))  # darkness is opacity
+    return image
+
+
+ENCODINGS = {
+    "L": lambda g: g,
+    "RGB": lambda g: g.convert("RGB"),
+    "RGBA, opaque": lambda g: g.convert("RGBA"),
+    "RGBA, ink in alpha": lambda g: with_alpha(g, "RGBA"),
+    "LA, ink in alpha": lambda g: with_alpha(g, "LA"),
+    "P": lambda g: g.convert("P"),
+    "P, ink in transparency": palette_with_transparency,
+    "CMYK": lambda g: g.convert("CMYK"),
+    "YCbCr": lambda g: g.convert("YCbCr"),
+    "HSV": lambda g: g.convert("RGB").convert("HSV"),
+    "I;16": lambda g: Image.frombytes("I;16", g.size, b"".join((v * 257).to_bytes(2, "little") for v in g.tobytes())),
+    "I": lambda g: g.convert("I").point(lambda v: v * 257 + 0),
+    "F, 0 to 1": lambda g: g.convert("F").point(lambda v: v * (1 / 255) + 0),
+    "F, 0 to 255": lambda g: g.convert("F"),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_mode_gives_the_same_grey(encoding):
+    reference = drawing()
+    grey = to_grey(ENCODINGS[encoding](reference))
+    assert grey.mode == "L"
+    assert ImageChops.difference(grey, reference).getextrema()[1] <= 1  # rounding
+
+
+def test_one_bit():
+    reference = drawing(levels=False)
+    assert ImageChops.difference(to_grey(reference.convert("1")), reference).getbbox() is None
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoding"),
+    [
+        (".png", "L"),
+        (".png", "RGB"),
+        (".png", "P"),
+        (".png", "LA, ink in alpha"),
+        (".png", "RGBA, ink in alpha"),
+        (".png", "P, ink in transparency"),
+        (".png", "I;16"),
+        (".tif", "L"),
+        (".tif", "CMYK"),
+        (".tif", "I;16"),
+        (".tif", "F, 0 to 1"),
+        (".bmp", "RGB"),
+        (".gif", "P"),
+        (".pgm", "L"),
+        (".pgm", "I"),
+        (".webp", "RGB"),
+    ],
+)
+def test_every_file_gives_the_same_input(tmp_path, suffix, encoding):
+    drawing().save(tmp_path / "reference.png")
+    options = {"lossless": True} if suffix == ".webp" else {}
+    ENCODINGS[encoding](drawing()).save(tmp_path / f"other{suffix}", **options)
+    reference, other = (load_image(tmp_path / name, 48, 1000) for name in ("reference.png", f"other{suffix}"))
+    assert reference.shape == other.shape
+    assert (reference.int() - other.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    """A camera stores the picture turned and says so; a viewer shows it upright."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # shown by turning 90 degrees clockwise
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = drawing().transpose(undo[orientation]) if orientation > 1 else drawing()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    drawing().save(tmp_path / "upright.png")
+    assert torch.equal(load_image(tmp_path / "turned.png", 48, 1000), load_image(tmp_path / "upright.png", 48, 1000))
+
+
+def test_margins_are_cut_to_two_pixels():
+    image = Image.new("L", (300, 100), 255)
+    ImageDraw.Draw(image).rectangle((100, 40, 159, 59), fill=30)
+    cut = cut_margins(image)
+    assert cut.size == (64, 24)
+    assert cut.getpixel((2, 2)) == 30
+    assert cut.getpixel((1, 1)) == 255
+
+
+def test_light_on_dark_is_inverted():
+    assert ImageChops.difference(cut_margins(ImageOps.invert(drawing())), cut_margins(drawing())).getbbox() is None
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_blank_picture_stays(value):
+    assert cut_margins(Image.new("L", (50, 20), value)).size == (50, 20)
+
+
+def test_height_is_fixed_and_the_aspect_ratio_kept(tmp_path):
+    image = Image.new("L", (400, 100), 255)
+    ImageDraw.Draw(image).rectangle((10, 10, 205, 55), fill=0)  # 196 x 46, with the margin 200 x 50
+    image.save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png", 48, 1000).shape == (48, 192)
+    assert load_image(tmp_path / "a.png", 32, 1000).shape == (32, 128)
+    assert load_image(tmp_path / "a.png", 48, 100).shape == (48, 100)
+
+
+def test_a_whole_text_line_fits(tmp_path):
+    """A line of eighty letters is not squeezed by the default width."""
+    image = Image.new("L", (1600, 48), 255)
+    ImageDraw.Draw(image).line((0, 0, 1599, 47), fill=0, width=3)
+    image.save(tmp_path / "line.png")
+    assert load_image(tmp_path / "line.png", Config.IMG_HEIGHT, Config.MAX_WIDTH).shape == (48, 1600)
+
+
+def test_unreadable_files_say_why(tmp_path, monkeypatch):
+    drawing().convert("RGB").save(tmp_path / "good.jpg")
+    whole = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("cut.jpg", "empty.png", "text.png", "folder.png"):
+        with pytest.raises(ImageError, match=r"cannot be read: ."):
+            load_image(tmp_path / name, 48, 1000)
+    with pytest.raises(ImageError, match="not found"):
+        load_image(tmp_path / "none.png", 48, 1000)
+    monkeypatch.setattr(dataset, "MAX_PIXELS", 4000)
+    with pytest.raises(ImageError, match="120 x 40 pixels"):
+        load_image(tmp_path / "good.jpg", 48, 1000)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_images_come_in_order_with_their_errors(tmp_path, workers):
+    paths = []
+    for n in range(25):
+        image = Image.new("L", (100, 20), 255)
+        ImageDraw.Draw(image).rectangle((5, 5, 15 + n, 14), fill=0)
+        image.save(tmp_path / f"{n}.png")
+        paths.append(tmp_path / f"{n}.png")
+    paths[7].write_bytes(b"broken")
+    images = list(read_images(paths, 32, 1000, workers, window=4))
+    assert len(images) == 25
+    for n, image in enumerate(images):
+        if n == 7:
+            assert isinstance(image, ImageError)
+        else:
+            assert torch.equal(image, load_image(paths[n], 32, 1000))
+
+
+def test_reading_runs_two_windows_ahead_at_most(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(dataset, "load_image", lambda path, *_: started.append(path))
+    images = read_images(list(range(100)), 32, 1000, workers=2, window=10)
+    next(images)
+    images.close()
+    assert len(started) <= 20
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+def test_alphabet_round_trip():
+    texts = ["MARIE-LOU", "N'DIAYE", "ÉLOÏSE", "李 明"]
+    alphabet = Alphabet.of(texts)
+    assert sorted(set("".join(texts))) == list(alphabet.characters)
+    for text in texts:
+        ids = alphabet.encode(text)
+        assert alphabet.decode(ids) == text
+        assert all(0 <= i < len(alphabet) for i in ids)
+    assert not alphabet.knows("ZÜRICH")
+    with pytest.raises(KeyError):
+        alphabet.encode("Z")
+    with pytest.raises(ValueError, match="once"):
+        Alphabet("AA")
+
+
+@pytest.mark.parametrize(
+    ("label", "cleaned"),
+    [
+        ("  Léa ", "LÉA"),
+        ("LE\u0301A", "LÉA"),  # a combining accent becomes one character
+        ("le  gall", "LE GALL"),
+        ("NULL", "NULL"),
+        ("straße", "STRASSE"),
+        (" \t", ""),
+    ],
+)
+def test_labels_are_cleaned(label, cleaned):
+    assert clean_label(label, uppercase=True) == cleaned
+
+
+def test_case_can_be_kept():
+    assert clean_label(" Léa", uppercase=False) == "Léa"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_labels_are_text_whatever_they_look_like(tmp_path, newline, start):
+    rows = ["FILENAME,IDENTITY", "1.jpg,NULL", "2.jpg,NA", "3.jpg,", "4.jpg,007", '5.jpg,"DUPONT, É"', "6.jpg"]
+    (tmp_path / "a.csv").write_bytes(start + newline.join(rows).encode())
+    table = read_labels(tmp_path / "a.csv")
+    assert table["FILENAME"].tolist() == [f"{n}.jpg" for n in range(1, 7)]
+    assert table["IDENTITY"].tolist() == ["NULL", "NA", "", "007", "DUPONT, É", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"FILE,IDENTITY\n1.jpg,A\n", "no column FILENAME"),
+        (b"", "cannot be read"),
+        (b"FILENAME,IDENTITY\n1.jpg,\xe9\n", "cannot be read as a CSV in UTF-8"),
+    ],
+)
+def test_bad_label_files_are_named(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(HTRError, match=message) as error:
+        read_labels(tmp_path / "a.csv")
+    assert "a.csv" in str(error.value)
+
+
+# ----------------------------------------------------------------------------------------------- dataset
+
+
+@pytest.mark.parametrize(
+    "csv", ["CSV/written_name_test.csv", "written_name_test_v2.csv", "CSV/written_name_test_v2.csv"]
+)
+@pytest.mark.parametrize("images", ["test_v2/test", "test_v2"])
+def test_every_layout_in_circulation(tmp_path, csv, images):
+    (tmp_path / csv).parent.mkdir(exist_ok=True)
+    (tmp_path / csv).touch()
+    (tmp_path / images).mkdir(parents=True)
+    assert find_labels(tmp_path, "test") == tmp_path / csv
+    assert find_images(tmp_path, "test") == tmp_path / images
+
+
+def test_what_is_missing_is_named_with_a_way_out(tmp_path):
+    with pytest.raises(HTRError) as error:
+        find_labels(tmp_path, "train")
+    message = str(error.value)
+    for tried in ("CSV/written_name_train.csv", "CSV/written_name_train_v2.csv", "written_name_train_v2.csv"):
+        assert str(tmp_path / tried) in message
+    assert "Kaggle" in message
+    assert "--demo" in message
+    with pytest.raises(HTRError, match=r"train_v2/train.*train_v2.*--demo"):
+        find_images(tmp_path, "train")
+
+
+def fits(text, width):
+    return frames_needed(text) <= CRNN.frames(width)
+
+
+def make_set(folder: Path, rows: list[tuple[str, str]], size=(120, 40)) -> Config:
+    """A training set with a picture for each row whose file name does not start with 'missing'."""
+    images = folder / "train_v2" / "train"
+    images.mkdir(parents=True)
+    (folder / "CSV").mkdir()
+    lines = "\n".join(f"{name},{label}" for name, label in rows)
+    (folder / "CSV" / "written_name_train.csv").write_text(f"FILENAME,IDENTITY\n{lines}\n", encoding="utf-8")
+    for name, _ in rows:
+        if name.startswith("broken"):
+            (images / name).write_bytes(b"nothing")
+        elif not name.startswith("missing"):
+            drawing(size).save(images / name)
+    return Config(DATA_DIR=str(folder), WORKERS=2)
+
+
+def test_every_row_is_accounted_for(tmp_path):
+    good = [(f"good{n:02}.png", f" Name{n:02}") for n in range(60)]
+    bad = [
+        ("blank.png", ""),
+        ("spaces.png", "  "),
+        ("empty.png", "empty"),
+        ("unreadable.png", "UNREADABLE "),
+        ("missing.png", "GONE"),
+        ("broken.png", "BROKEN"),
+        ("long.png", "A" * 60),  # 60 letters and 59 blanks in fewer than 60 frames
+    ]
+    lines = load_lines(make_set(tmp_path, good + bad), "train", 0, fits)
+    assert lines.counts == {
+        "used": 60,
+        "not drawn": 0,
+        "blank": 2,
+        "EMPTY/UNREADABLE": 2,
+        "image missing": 1,
+        "image unreadable": 1,
+        "label too long for its image": 1,
+    }
+    assert sum(lines.counts.values()) == len(good + bad)
+    assert sorted(lines.texts) == [f"NAME{n:02}" for n in range(60)]
+    assert lines.summary() == (
+        "67 rows = 60 used + 2 blank + 2 EMPTY/UNREADABLE + 1 image missing + 1 image unreadable"
+        " + 1 label too long for its image"
+    )
+
+
+def test_the_sample_is_drawn_from_the_usable_rows_with_the_seed(tmp_path):
+    rows = [(f"good{n:02}.png", f"NAME{n:02}") for n in range(60)] + [("broken.png", "X"), ("empty.png", "EMPTY")]
+    config = make_set(tmp_path, rows)
+    lines = load_lines(config, "train", 59, fits)
+    again = load_lines(config, "train", 59, fits)
+    other = load_lines(Config(DATA_DIR=str(tmp_path), SEED=1), "train", 59, fits)
+    assert len(lines) == 59
+    assert lines.filenames == again.filenames != other.filenames
+    assert sum(lines.counts.values()) == len(rows)
+    assert lines.counts["not drawn"] + lines.counts["image unreadable"] == 2
+    assert all(
+        text == filename[4:6].join(["NAME", ""]) for filename, text in zip(lines.filenames, lines.texts, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("kind", "word"), [("missing", "not in"), ("broken", "unreadable")])
+def test_more_than_five_percent_lost_stops(tmp_path, kind, word):
+    rows = [(f"good{n:02}.png", "A") for n in range(38)] + [(f"{kind}.png", "A"), (f"{kind}2.png", "A")]
+    assert len(load_lines(make_set(tmp_path / "just", rows), "train", 0, fits)) == 38
+    with pytest.raises(HTRError, match=word) as error:
+        load_lines(make_set(tmp_path / "over", rows[1:]), "train", 0, fits)
+    assert f"{kind}" in str(error.value)
+
+
+def test_nothing_usable_stops(tmp_path):
+    with pytest.raises(HTRError, match="no usable row: 2 rows = 1 blank"):
+        load_lines(make_set(tmp_path, [("a.png", ""), ("b.png", "EMPTY")]), "train", 0, fits)
+
+
+# ----------------------------------------------------------------------------------------------- batches
+
+
+def test_batches_hold_every_image_once_and_similar_widths():
+    widths = torch.randint(40, 500, (1003,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = batches_by_width(widths, 16, seed=0, epoch=1)
+    assert sorted(i for batch in batches for i in batch) == list(range(1003))
+    padded = sum(len(batch) * max(widths[i] for i in batch) for batch in batches)
+    assert padded < 1.06 * sum(widths)
+    assert batches == batches_by_width(widths, 16, seed=0, epoch=1)
+    assert batches != batches_by_width(widths, 16, seed=0, epoch=2)
+    assert batches != batches_by_width(widths, 16, seed=1, epoch=1)
+
+
+def test_a_batch_is_ink_padded_with_paper():
+    lines = [torch.full((32, 20), 255, dtype=torch.uint8), torch.zeros(32, 33, dtype=torch.uint8)]
+    images, widths = collate([to_ink(line) for line in lines])
+    assert images.shape == (2, 1, 32, 48)
+    assert widths.tolist() == [20, 33]
+    assert images[0].abs().max() == 0
+    assert images[1, 0, :, :33].min() == 1
+    assert images[1, 0, :, 33:].max() == 0
+
+
+# ------------------------------------------------------------------------------------------ augmentation
+
+
+@pytest.mark.parametrize("size", [(48, 40), (48, 300), (48, 1500)])
+def test_augmentation_never_cuts_a_letter_off(size):
+    """A fully inked picture keeps all its ink, scaled: were a corner cut off, some of it would be gone."""
+    torch.manual_seed(0)
+    ink = torch.ones(1, *size)
+    affine = FittedAffine(degrees=10, scale=(0.7, 1.0), shear=(-20, 20), interpolation=v2.InterpolationMode.BILINEAR)
+    for _ in range(40):
+        params = affine.make_params([ink])
+        out = affine.transform(ink, params)
+        assert float(out.sum()) == pytest.approx(params["scale"] ** 2 * ink.numel(), rel=0.03)
+
+
+def test_augmentation_keeps_shape_and_range_and_draws_anew():
+    torch.manual_seed(0)
+    ink = to_ink(torch.randint(0, 256, (1, 48, 200), dtype=torch.uint8))
+    augmentation = make_augmentation(Config())
+    kinds = {type(t) for t in augmentation.transforms}
+    assert any(issubclass(kind, v2.RandomAffine) for kind in kinds)
+    assert v2.ColorJitter in kinds
+    first, second = augmentation(ink), augmentation(ink)
+    assert first.shape == ink.shape
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(first, (to_ink(torch.randint(0, 256, (1, 48, 200), dtype=torch.uint8)), augmentation(ink))[1])
+
+
+def test_list_files_is_sorted_relative_and_recursive(tmp_path):
+    for name in ("b.png", "sub/a.png", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert dataset.list_files(tmp_path) == ["a.txt", "b.png", "sub/a.png"]
+    assert dataset.list_files(os.fspath(tmp_path)) == ["a.txt", "b.png", "sub/a.png"]

@@ -1,0 +1,183 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from dataset import collate, load_image, to_ink
+from model import CRNN, ctc_loss, frames_needed, greedy_decode
+
+
+def small_model(num_labels=5, seed=0) -> CRNN:
+    """A network whose every part matters: random head, BatchNorm statistics of real pictures."""
+    torch.manual_seed(seed)
+    model = CRNN(num_labels, (8, 8, 16, 16, 16, 16), hidden=16, layers=3, dropout=0.2)
+    torch.nn.init.normal_(model.head.weight)
+    for _ in range(10):
+        model(torch.rand(4, 1, 32, 64), torch.full((4,), 64))
+    return model.eval()
+
+
+def collapse(path):
+    """CTC's map from a path of classes to labels, written down as the paper defines it; class 0 is the blank."""
+    merged = [key for key, _ in itertools.groupby(path)]
+    return tuple(c - 1 for c in merged if c != 0)
+
+
+def probabilities_by_brute_force(log_probs):
+    """P(labels) for every labelling, by adding up all paths; log_probs (T, C)."""
+    total = {}
+    for path in itertools.product(range(log_probs.shape[1]), repeat=log_probs.shape[0]):
+        p = math.exp(sum(float(log_probs[t, c]) for t, c in enumerate(path)))
+        total[collapse(path)] = total.get(collapse(path), 0) + p
+    return total
+
+
+def test_shapes():
+    model = small_model(num_labels=5)
+    images, widths = torch.rand(3, 1, 32, 64), torch.tensor([64, 50, 3])
+    logits, lengths = model(images, widths)
+    assert logits.shape == (16, 3, 6)
+    assert lengths.tolist() == [16, 13, 1]
+    assert model(images, widths, with_shortcut=True)[2].shape == (16, 3, 6)
+
+
+def test_three_bidirectional_layers_and_batchnorm():
+    model = small_model()
+    assert len(model.lstm.forwards) == len(model.lstm.backwards) == 3
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) == 6
+
+
+@torch.no_grad()
+def test_a_reading_does_not_depend_on_the_batch():
+    model = small_model()
+    generator = torch.Generator().manual_seed(3)
+    inks = [torch.rand(32, width, generator=generator) for width in (17, 200, 64, 90, 33, 4, 1)]
+    together, lengths = model(*collate(inks))
+    for n, ink in enumerate(inks):
+        alone, (length,) = model(*collate([ink], multiple=4))
+        difference = (together[: lengths[n], n].log_softmax(1) - alone[:length, 0].log_softmax(1)).abs().max()
+        assert length == lengths[n]
+        assert difference < 1e-4
+
+
+@torch.no_grad()
+def test_both_directions_reach_every_frame():
+    """The first frame hears of the last column and the other way round, farther than the convolutions see."""
+    model = small_model()
+    ink = torch.rand(32, 64)
+    before = model(*collate([ink]))[0]
+    for column, frame in ((63, 0), (0, 15)):
+        changed = ink.clone()
+        changed[:, column] = 1 - changed[:, column]
+        assert (model(*collate([changed]))[0][frame] - before[frame]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("path", "labels"),
+    [
+        ([1, 1, 2, 3], [0, 1, 2]),
+        ([0, 1, 1, 0, 1, 0], [0, 0]),
+        ([1, 1, 1, 1], [0]),
+        ([0, 0, 0], []),
+        ([2, 0, 0, 2, 2, 3], [1, 1, 2]),
+        ([0], []),
+    ],
+)
+def test_greedy_decoding_by_hand(path, labels):
+    logits = torch.nn.functional.one_hot(torch.tensor(path), 4).float()[:, None] * 5
+    (reading,) = greedy_decode(logits, torch.tensor([len(path)]))
+    assert reading.labels == labels
+    assert len(reading.label_confidences) == len(labels)
+
+
+def test_decoding_stops_at_the_length():
+    logits = torch.nn.functional.one_hot(torch.tensor([1, 0, 2]), 4).float()[:, None] * 5
+    assert greedy_decode(logits, torch.tensor([2]))[0].labels == [0]
+
+
+def test_label_confidence_is_the_best_frame_of_its_run():
+    probs = torch.tensor([[0.1, 0.6, 0.3], [0.1, 0.8, 0.1], [0.9, 0.05, 0.05], [0.25, 0.2, 0.55]])
+    (reading,) = greedy_decode(probs.log()[:, None], torch.tensor([4]))
+    assert reading.labels == [0, 1]
+    assert reading.label_confidences == pytest.approx([0.8, 0.55])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_confidence_is_the_sum_over_all_paths(seed):
+    torch.manual_seed(seed)
+    frames, classes = 5, 3
+    logits = torch.randn(frames, 1, classes) * (1 + seed)
+    by_labels = probabilities_by_brute_force(logits[:, 0].log_softmax(1))
+    assert sum(by_labels.values()) == pytest.approx(1)
+    (reading,) = greedy_decode(logits, torch.tensor([frames]))
+    assert reading.confidence == pytest.approx(by_labels[tuple(reading.labels)], rel=1e-4)
+    for labels, probability in by_labels.items():
+        assert math.exp(-ctc_loss(logits, torch.tensor([frames]), [labels])) == pytest.approx(probability, rel=1e-4)
+
+
+def test_confidence_of_an_empty_and_of_a_sure_reading():
+    blank = torch.zeros(4, 1, 3)
+    blank[..., 0] = 2.0
+    (reading,) = greedy_decode(blank, torch.tensor([4]))
+    assert reading.labels == []
+    assert reading.confidence == pytest.approx(float(blank[0, 0].softmax(0)[0]) ** 4, rel=1e-5)
+    sure = torch.nn.functional.one_hot(torch.tensor([1, 0, 2]), 3).float()[:, None] * 200
+    assert greedy_decode(sure, torch.tensor([3]))[0].confidence == 1.0
+
+
+def test_confidence_counts_true_frames_only():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 2, 4)
+    lengths = torch.tensor([6, 3])
+    alone = greedy_decode(logits[:3, 1:], torch.tensor([3]))[0]
+    assert greedy_decode(logits, lengths)[1] == alone
+
+
+def test_loss_is_float32_under_half_precision():
+    torch.manual_seed(0)
+    logits = torch.randn(20, 2, 6).bfloat16()
+    losses = ctc_loss(logits, torch.tensor([20, 20]), [[0, 1, 2], [4]])
+    assert losses.dtype == torch.float32
+    assert torch.equal(losses, ctc_loss(logits.float(), torch.tensor([20, 20]), [[0, 1, 2], [4]]))
+
+
+def test_frames_needed_against_all_paths():
+    """The shortest path that collapses to the labels, found by trying all."""
+    for size in range(4):
+        for labels in itertools.product(range(2), repeat=size):
+            shortest = next(
+                frames
+                for frames in itertools.count()
+                if any(collapse(path) == labels for path in itertools.product(range(3), repeat=frames))
+            )
+            assert frames_needed(labels) == shortest
+
+
+def test_loss_is_infinite_exactly_where_frames_are_missing():
+    logits = torch.randn(3, 1, 4)
+    assert torch.isfinite(ctc_loss(logits, torch.tensor([3]), [[1, 1]]))
+    assert torch.isinf(ctc_loss(logits, torch.tensor([2]), [[1, 1]]))
+
+
+def test_frames_of_a_width():
+    assert [CRNN.frames(width) for width in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
+    assert CRNN.frames(torch.tensor([1, 5])).tolist() == [1, 2]
+
+
+def test_overfits_one_batch(data_dir):
+    """The whole network learns eight pictures by heart."""
+    torch.manual_seed(0)
+    files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
+    images, widths = collate([to_ink(load_image(file, 32, 1000)) for file in files])
+    labels = [[n % 4, n // 4, n % 4, 3 - n % 4] for n in range(8)]
+    model = CRNN(4, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        logits, lengths, shortcut = model(images, widths, with_shortcut=True)
+        loss = ctc_loss(logits, lengths, labels).mean() + 0.3 * ctc_loss(shortcut, lengths, labels).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5
+    assert [reading.labels for reading in greedy_decode(logits, lengths)] == labels

@@ -1,0 +1,191 @@
+"""predict.py run as a user does, and the lines of its description in Python."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, environment
+from PIL import Image
+
+import reading
+from config import HTRError
+from predict import predict_batch, predict_single_image
+from reading import COLUMNS, Reader, Truth, find_files
+
+THE_DESCRIPTION = """
+from config import Config
+from predict import predict_batch, predict_single_image
+predict_batch(model_path=Config.MINI_MODEL_PATH, image_dir=Config.TEST_IMG_DIR, output_dir="output", save_csv=True)
+predict_single_image(model_path=Config.MINI_MODEL_PATH, image_path="path/to/your/image.png")
+"""
+
+
+def table(path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+@pytest.fixture
+def folder(tmp_path, trained, data_dir):
+    """An empty folder with nothing but a checkpoint and test images."""
+    shutil.copy(trained / "htr_crnn_mini.pth", tmp_path)
+    shutil.copytree(data_dir / "test_v2", tmp_path / "test_v2")
+    return tmp_path
+
+
+def test_the_descriptions_lines_run_as_they_stand(folder):
+    (folder / "path" / "to" / "your").mkdir(parents=True)
+    shutil.copy(folder / "test_v2" / "test" / "TEST_00001.jpg", folder / "path" / "to" / "your" / "image.png")
+    done = subprocess.run(
+        [sys.executable, "-c", THE_DESCRIPTION], cwd=folder, env=environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(table(folder / "output" / "predictions.csv")) == 10
+
+
+def test_the_description_stands_in_the_script():
+    for line in THE_DESCRIPTION.strip().splitlines():
+        assert f"    {line}\n" in (ROOT / "predict.py").read_text(encoding="utf-8")
+
+
+def test_one_row_an_image_in_sorted_order(folder, script):
+    done = script(folder, "predict.py")
+    rows = table(folder / "output" / "predictions.csv")
+    assert tuple(rows.columns) == COLUMNS
+    assert rows["FILENAME"].tolist() == [f"TEST_{n:05}.jpg" for n in range(1, 11)]
+    assert all(0 <= float(confidence) <= 1 for confidence in rows["CONFIDENCE"])
+    assert [len(cell.split()) for cell in rows["CHARACTER_CONFIDENCES"]] == [len(text) for text in rows["PREDICTION"]]
+    lines = (folder / "output" / "predictions.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t") for line in lines] == rows[["FILENAME", "PREDICTION", "CONFIDENCE"]].values.tolist()
+    assert "read 10 of 10 images with htr_crnn_mini.pth" in done.stdout
+    assert done.stderr == ""
+
+
+def test_flat_layout(folder, script, monkeypatch):
+    for path in list((folder / "test_v2" / "test").iterdir()):
+        path.rename(folder / "test_v2" / path.name)
+    (folder / "test_v2" / "test").rmdir()
+    script(folder, "predict.py")
+    assert len(table(folder / "output" / "predictions.csv")) == 10
+    monkeypatch.chdir(folder)
+    assert len(predict_batch("htr_crnn_mini.pth", "test_v2/test", save_csv=False, device="cpu")) == 10
+
+
+def test_what_cannot_be_read_has_its_row(folder, script):
+    images = folder / "scans"
+    (images / "sub").mkdir(parents=True)
+    good = folder / "test_v2" / "test" / "TEST_00001.jpg"
+    shutil.copy(good, images / "sub" / "good.jpg")
+    (images / "broken.png").write_bytes(b"nothing")
+    (images / "cut.jpg").write_bytes(good.read_bytes()[:500])
+    (images / "notes.txt").write_text("no image")
+    done = script(folder, "predict.py", "scans", "--output-dir", "out", check=False)
+    assert done.returncode == 1
+    rows = table(folder / "out" / "predictions.csv")
+    assert rows["FILENAME"].tolist() == ["broken.png", "cut.jpg", "sub/good.jpg"]
+    assert rows["ERROR"].astype(bool).tolist() == [True, True, False]
+    assert rows["CONFIDENCE"].astype(bool).tolist() == [False, False, True]
+    assert "read 1 of 3 images" in done.stdout
+    assert "passed over 1 files that are no images" in done.stdout
+    assert "2 images could not be read, broken.png cannot be read" in done.stderr
+
+
+def test_one_image_prints_its_text_and_confidence(folder, script, monkeypatch):
+    image = "test_v2/test/TEST_00003.jpg"
+    done = script(folder, "predict.py", image)
+    monkeypatch.chdir(folder)
+    text, confidence = predict_single_image("htr_crnn_mini.pth", image, device="cpu")
+    assert f"{image}  {text}  (confidence {confidence:.2f})" in done.stdout
+    rows = predict_batch("htr_crnn_mini.pth", "test_v2", save_csv=False, device="cpu")
+    assert rows["PREDICTION"][2] == text
+    assert rows["CONFIDENCE"][2] == pytest.approx(confidence, rel=1e-3)
+    (folder / "bad.png").write_bytes(b"bad")
+    with pytest.raises(HTRError, match=r"bad\.png cannot be read"):
+        predict_single_image("htr_crnn_mini.pth", "bad.png", device="cpu")
+
+
+def test_labels_add_truth_and_scores(folder, script, data_dir):
+    script(folder, "predict.py")
+    readings = table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
+    # Nine labels: five as read, four with one letter more; the last image has none.
+    labels = [text + "É" * (n >= 5) for n, text in enumerate(readings[:9])]
+    labels = [label or "X" for label in labels]
+    names = [f"TEST_{n:05}.jpg" for n in range(1, 10)]
+    pd.DataFrame({"FILENAME": names, "IDENTITY": labels}).to_csv(folder / "labels.csv", index=False)
+    done = script(folder, "predict.py", "--labels", "labels.csv")
+    rows = table(folder / "output" / "predictions.csv")
+    assert rows["TRUTH"].tolist() == [*labels, ""]
+    expected = [sum(a != b for a, b in [(label, text)]) for label, text in zip(labels, readings, strict=False)]
+    assert rows["EDITS"].tolist() == [*map(str, expected), ""]
+    cer, exact = sum(expected) / sum(map(len, labels)), expected.count(0) / 9
+    assert f"CER {cer:.4f}, exact match {exact:.4f} ({expected.count(0)} of 9 labelled images)" in done.stdout
+
+
+def test_labels_match_by_the_last_part_of_a_path_and_sentinels_do_not_count(tmp_path, trained):
+    reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
+    (tmp_path / "a.csv").write_text("FILENAME,IDENTITY\n1.png,lea\n2.png,EMPTY\n3.png,\n")
+    truth = Truth(tmp_path / "a.csv", reader.config)
+    rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO"} for n in (1, 2, 3)))
+    assert [(row["TRUTH"], row["EDITS"]) for row in rows] == [("LEA", 1), ("", ""), ("", "")]
+    assert (truth.score.edits, truth.score.images) == (1, 1)
+
+
+def test_a_missing_model_names_the_way_out(tmp_path, script, data_dir):
+    done = script(tmp_path, "predict.py", "--data-dir", data_dir, "--model-path", "none.pth", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"error: there is no checkpoint none\.pth; train one with train\.py", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["nowhere", "empty"])
+def test_nothing_to_read_is_an_error(folder, script, path):
+    (folder / "empty").mkdir()
+    done = script(folder, "predict.py", path, check=False)
+    assert done.returncode == 1
+    assert path in done.stderr
+    assert not (folder / "output").exists()
+
+
+def test_results_do_not_depend_on_batch_size_or_workers(trained, data_dir):
+    reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
+    files, others = find_files([data_dir / "test_v2"])
+    assert others == 0
+    one = list(reader.rows(files, batch_size=1, workers=0))
+    many = list(reader.rows(files, batch_size=7, workers=3))
+    for a, b in zip(one, many, strict=True):
+        assert (a["FILENAME"], a["PREDICTION"]) == (b["FILENAME"], b["PREDICTION"])
+        assert a["CONFIDENCE"] == pytest.approx(b["CONFIDENCE"], rel=1e-3, abs=2e-6)
+
+
+def test_folders_are_streamed(trained, data_dir, monkeypatch):
+    """Rows come before all images are read, so memory does not grow with their number."""
+    read = []
+    monkeypatch.setattr(reading, "WINDOW", 2)
+    monkeypatch.setattr(
+        reading, "read_images", lambda paths, *_: (read.append(p) or torch.zeros(48, 40).byte() for p in paths)
+    )
+    reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
+    rows = reader.rows([(str(n), n) for n in range(100)], batch_size=2, workers=0)
+    next(rows)
+    assert len(read) == 2
+
+
+def test_an_interrupted_reading_leaves_the_old_table(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu")
+    before = (folder / "output" / "predictions.csv").read_bytes()
+    Image.new("L", (50, 20), 255).save(folder / "test_v2" / "a.png")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reader, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu")
+    assert (folder / "output" / "predictions.csv").read_bytes() == before
+    assert sorted(path.name for path in (folder / "output").iterdir()) == ["predictions.csv", "predictions.txt"]

@@ -1,0 +1,166 @@
+"""train.py and continue_train.py, run as a user runs them."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, SMALL, environment, same
+
+from utils import load_checkpoint
+
+
+def test_train_leaves_what_it_promises(trained, data_dir):
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "htr_crnn_mini.curves.png",
+        "htr_crnn_mini.history.csv",
+        "htr_crnn_mini.last.pth",
+        "htr_crnn_mini.pth",
+    ]
+    best, last = (load_checkpoint(trained / f"htr_crnn_mini{part}.pth") for part in ("", ".last"))
+    assert last["epoch"] == 2
+    assert last["config"]["DATA_DIR"] == str(data_dir)
+    assert last["best_loss"] == min(row["val_loss"] for row in last["history"])
+    assert best["epoch"] == min(last["history"], key=lambda row: row["val_loss"])["epoch"]
+    assert {"model", "average", "optimizer", "scheduler", "random", "alphabet"} <= last.keys()
+
+
+def test_train_says_what_it_did(tmp_path, script, data_dir):
+    done = script(tmp_path, "train.py", "--data-dir", data_dir, "--epochs", 1, *SMALL)
+    assert re.search(r"train: 64 rows = 40 used \+ \d+ not drawn", done.stdout)
+    assert "validation: 16 rows = 12 used" in done.stdout
+    (line,) = re.findall(r"^epoch .*", done.stdout, re.MULTILINE)
+    assert re.fullmatch(
+        r"epoch 1/1: train loss \d+\.\d{3}, validation loss \d+\.\d{3}, CER \d\.\d{4}, exact \d\.\d{4}, lr 2\.0e-03,"
+        r" \d+ images/s, best so far",
+        line,
+    )
+    assert done.stderr == ""
+
+
+def test_dry_run_writes_nothing(tmp_path, script, data_dir):
+    done = script(tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", *SMALL)
+    assert "dry run: a batch of 8 images" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_dataset_is_one_clear_line(tmp_path, script):
+    done = script(tmp_path, "train.py", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no label file of the train set found")
+    assert "written_name_train_v2.csv" in line
+    assert "--demo" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_continue_without_a_checkpoint_never_starts_afresh(tmp_path, script, data_dir):
+    done = script(tmp_path, "continue_train.py", "--data-dir", data_dir, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "htr_crnn_mini.last.pth" in line
+    assert "train.py" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def checkpoints(folder):
+    """Both checkpoints of a run."""
+    return [torch.load(folder / f"htr_crnn_mini{part}.pth", weights_only=True) for part in ("", ".last")]
+
+
+@pytest.fixture(scope="module")
+def four_epochs(tmp_path_factory, script, data_dir):
+    folder = tmp_path_factory.mktemp("four")
+    script(folder, "train.py", "--data-dir", data_dir, "--epochs", 4, *SMALL)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_two_epochs_and_two_more_are_four_bit_for_bit(tmp_path, script, trained, four_epochs, workers):
+    copy_run(trained, tmp_path)
+    done = script(tmp_path, "continue_train.py", "--epochs", 2, "--workers", workers)
+    assert "epoch 3/4" in done.stdout
+    assert done.stdout.count("\nepoch ") == 2
+    (best, last), (best_of_four, last_of_four) = checkpoints(tmp_path), checkpoints(four_epochs)
+    assert last["config"].pop("WORKERS") == workers
+    del last_of_four["config"]["WORKERS"]
+    assert same(last, last_of_four)
+    # The best file may be of the first two epochs; it then names another number of epochs to come.
+    assert best["epoch"] == best_of_four["epoch"]
+    assert same(best["model"], best_of_four["model"])
+
+
+@pytest.mark.parametrize("lost", ["optimizer", "random"])
+def test_control_without_its_state_a_resumed_run_differs(tmp_path, script, trained, four_epochs, lost):
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    if lost == "optimizer":
+        checkpoint["optimizer"]["state"] = {}
+    else:
+        checkpoint["random"]["cpu"] = torch.Generator().manual_seed(1).get_state()
+    torch.save(checkpoint, path)
+    script(tmp_path, "continue_train.py", "--epochs", 2)
+    assert not same(checkpoints(tmp_path)[1]["model"], checkpoints(four_epochs)[1]["model"])
+
+
+def copy_run(source, target):
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def test_continue_keeps_samples_and_settings(tmp_path, script, trained):
+    copy_run(trained, tmp_path)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, "--learning-rate", 1e-4)
+    assert "40 used" in done.stdout
+    history = pd.read_csv(tmp_path / "htr_crnn_mini.history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["learning_rate"].tolist() == [2e-3, 2e-3, 1e-4]
+
+
+def test_continue_stops_at_characters_it_does_not_know(tmp_path, script, trained, data_dir):
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["alphabet"] = checkpoint["alphabet"].replace("A", "Ä")
+    torch.save(checkpoint, path)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, check=False)
+    assert done.returncode == 1
+    assert "'A'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, four_epochs, signum):
+    flags = ["--data-dir", str(data_dir), "--epochs", "1000", *SMALL]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *flags],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.send_signal(signum)
+            break
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert errors.count("\n") == 1
+    assert "go on with continue_train.py" in errors
+    done = checkpoints(tmp_path)[1]["epoch"]
+    script(tmp_path, "continue_train.py", "--epochs", 4 - done)
+    assert same(checkpoints(tmp_path)[1], checkpoints(four_epochs)[1])
+
+
+def test_demo_keeps_to_its_folder(tmp_path, script):
+    """The data is drawn small here beforehand; the rest is as a user runs it."""
+    from synthetic import draw_dataset
+
+    draw_dataset(tmp_path / "demo", sizes={"train": 20, "validation": 5, "test": 5})
+    small = [*SMALL, "--num-samples", 20, "--validation-samples", 5]
+    script(tmp_path, "train.py", "--demo", "--epochs", 1, *small)
+    script(tmp_path, "continue_train.py", "--demo", "--epochs", 1)
+    done = script(tmp_path, "predict.py", "--demo")
+    assert "exact match" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert {"htr_crnn_mini.pth", "output"} <= {path.name for path in (tmp_path / "demo").iterdir()}
