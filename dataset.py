@@ -22,6 +22,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2 import query_size
+from tqdm import tqdm
 
 from config import Config, HTRError
 
@@ -241,41 +242,31 @@ class Lines:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        return self.images[index], self.texts[index]
-
     def summary(self) -> str:
         parts = [f"{count:,} {reason}" for reason, count in self.counts.items() if count]
         return f"{sum(self.counts.values()):,} rows = " + " + ".join(parts)
 
 
-def load_lines(
-    config: Config,
-    split: str,
-    num_samples: int,
-    fits: Callable[[str, int], bool],
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
-) -> Lines:
+def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str, int], bool]) -> Lines:
     """Read `num_samples` random usable lines of a split (0 = all), the same ones for the same seed.
 
     `fits(text, width)` says whether a text can be aligned with a picture of that width. Rows that are not usable are
-    left out and counted by reason. `progress(items, total)` may wrap the reading. Raises HTRError where nothing is
-    usable, or where more than 5 % of the images are missing or unreadable.
+    left out and counted by reason. Raises HTRError where nothing is usable, or where more than 5 % of the images are
+    missing or unreadable.
     """
     csv, folder = find_labels(config.DATA_DIR, split), find_images(config.DATA_DIR, split)
     table = read_labels(csv)
     ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
     present = set(list_files(folder))
 
-    counts = Counter(dict.fromkeys(("used", "not drawn", "blank", "/".join(config.IGNORED_LABELS) or "ignored"), 0))
-    ignored_reason = list(counts)[-1]
+    counts = Counter({"used": 0, "not drawn": 0})
     candidates, missing = [], []
     for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
         text = clean_label(label, config.UPPERCASE)
         if not text:
             counts["blank"] += 1
         elif text in ignored:
-            counts[ignored_reason] += 1
+            counts["/".join(config.IGNORED_LABELS)] += 1
         elif filename not in present:
             missing.append(filename)
         else:
@@ -295,7 +286,8 @@ def load_lines(
     )
     lines = Lines([], [], [], counts)
     unreadable, too_long = [], 0
-    for index, image in progress(zip(order, images, strict=True), wanted):
+    reading = tqdm(images, f"reading {split} images", wanted, unit="img", leave=False, disable=None)
+    for index, image in zip(order, reading, strict=True):
         filename, text = candidates[index]
         if isinstance(image, ImageError):
             unreadable.append(f"{filename} ({image})")

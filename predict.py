@@ -116,7 +116,7 @@ def main() -> int:
         rows, columns = truth.compare(rows), COLUMNS + LABEL_COLUMNS
     shown, failed = [], []
     rows = write_predictions(rows, output_dir, columns)
-    for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=not sys.stderr.isatty()):
+    for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None):
         if row["ERROR"]:
             failed.append(f"{row['FILENAME']} {row['ERROR']}")
         elif len(shown) < SHOWN:

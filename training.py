@@ -4,7 +4,6 @@ import copy
 import csv
 import dataclasses
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,12 +117,9 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     def fits(text: str, width: int) -> bool:
         return frames_needed(text) <= CRNN.frames(width)
 
-    def progress(lines, total):
-        return tqdm(lines, "reading images", total, unit="img", leave=False, disable=not sys.stderr.isatty())
-
-    train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, progress)
+    train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits)
     print(f"train: {train_lines.summary()}")
-    validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, progress)
+    validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits)
     print(f"validation: {validation_lines.summary()}")
     used = Alphabet.of(train_lines.texts)
     alphabet = alphabet or used
@@ -242,7 +238,7 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
     rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
     state.model.train()
-    with tqdm(total=len(lines), unit="img", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(lines), unit="img", leave=False, disable=None) as bar:
         bar.set_description(f"epoch {state.epoch + 1}")
         bar.update(len(lines) - sum(map(len, batches)))
         for batch in batches:
