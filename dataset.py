@@ -259,14 +259,15 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str
     ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
     present = set(list_files(folder))
 
-    counts = Counter({"used": 0, "not drawn": 0})
+    ignored_reason = "/".join(config.IGNORED_LABELS)
+    counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order they are told
     candidates, missing = [], []
     for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
         text = clean_label(label, config.UPPERCASE)
         if not text:
             counts["blank"] += 1
         elif text in ignored:
-            counts["/".join(config.IGNORED_LABELS)] += 1
+            counts[ignored_reason] += 1
         elif filename not in present:
             missing.append(filename)
         else:

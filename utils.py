@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises HTRError, naming the file and the cause, where it is not one of ours or is damaged.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise HTRError(f"there is no checkpoint {path}; train one with train.py") from error
     except Exception as error:  # the unpickler raises nearly anything on damaged files
