@@ -52,7 +52,12 @@ class Config:
     )
 
     # from a picture to the network's input
-    IMG_HEIGHT: int = _setting(48, "height in pixels that every picture is scaled to", least=16)
+    IMG_HEIGHT: int = _setting(64, "height in pixels that every picture is scaled to", least=16)
+    MAX_SCALE: float = _setting(
+        1.2,
+        "enlarge a picture at most by this; the rest of the height is paper, and letters keep their size",
+        least=0.1,
+    )
     MAX_WIDTH: int = _setting(2048, "width in pixels after scaling; wider pictures are squeezed", least=64)
 
     # network

@@ -84,29 +84,35 @@ def cut_margins(grey: Image.Image) -> Image.Image:
     return grey.crop((max(0, left - 2), max(0, top - 2), min(grey.width, right + 2), min(grey.height, bottom + 2)))
 
 
-def load_image(path: str | os.PathLike, height: int, max_width: int) -> Tensor:
+def load_image(path: str | os.PathLike, config: Config) -> Tensor:
     """Read an image file as the network's input; training and prediction both come through here.
 
-    Returns grey uint8 of shape (height, W): margins cut, aspect ratio kept, W at most `max_width`
-    (a wider picture is squeezed). Raises ImageError where the file is no picture, is damaged, or is too large.
+    Margins are cut; the rest is scaled to `config.IMG_HEIGHT`, aspect ratio kept, but enlarged by `config.MAX_SCALE` at
+    most: a small scan then lies in the middle of white paper, and its letters have the size of those in a large one.
+    Returns grey uint8 of shape (IMG_HEIGHT, W), W at most `config.MAX_WIDTH` (a wider picture is squeezed). Raises
+    ImageError where the file is no picture, is damaged, or is too large.
     """
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             grey = cut_margins(to_grey(image))
-            width = min(max(1, round(grey.width * height / grey.height)), max_width)
-            return F.pil_to_tensor(grey.resize((width, height), Image.Resampling.BILINEAR))[0]
     except ImageError:
         raise
     except FileNotFoundError as error:
         raise ImageError("not found") from error
     except Exception as error:  # decoders raise nearly anything on damaged files
         raise ImageError(f"cannot be read: {error or type(error).__name__}") from error
+    scale = min(config.IMG_HEIGHT / grey.height, config.MAX_SCALE)
+    width = min(max(1, round(grey.width * scale)), config.MAX_WIDTH)
+    height = max(1, round(grey.height * scale))
+    paper = Image.new("L", (width, config.IMG_HEIGHT), 255)
+    paper.paste(grey.resize((width, height), Image.Resampling.BILINEAR), (0, (config.IMG_HEIGHT - height) // 2))
+    return F.pil_to_tensor(paper)[0]
 
 
 def read_images(
-    paths: Sequence[str | os.PathLike], height: int, max_width: int, workers: int, window: int = 512
+    paths: Sequence[str | os.PathLike], config: Config, workers: int, window: int = 512
 ) -> Iterator[Tensor | ImageError]:
     """Read image files on `workers` threads, in order, at most two windows ahead, so memory stays flat.
 
@@ -115,7 +121,7 @@ def read_images(
 
     def read(path):
         try:
-            return load_image(path, height, max_width)
+            return load_image(path, config)
         except ImageError as error:
             return error
 
@@ -282,9 +288,7 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str
     # without reading the others' pictures.
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(config.SEED)).tolist()
     wanted = min(num_samples or len(order), len(order))
-    images = read_images(
-        [folder / candidates[i][0] for i in order], config.IMG_HEIGHT, config.MAX_WIDTH, config.WORKERS
-    )
+    images = read_images([folder / candidates[i][0] for i in order], config, config.WORKERS)
     lines = Lines([], [], [], counts)
     unreadable, too_long = [], 0
     reading = tqdm(images, f"reading {split} images", wanted, unit="img", leave=False, disable=None)

@@ -63,7 +63,7 @@ class Reader:
         Holds the pictures of a few thousand files at most, however many there are.
         """
         paths = [path for _, path in files]
-        images = read_images(paths, self.config.IMG_HEIGHT, self.config.MAX_WIDTH, workers)
+        images = read_images(paths, self.config, workers)
         for start in range(0, len(files), WINDOW):
             names = [name for name, _ in files[start : start + WINDOW]]
             window = [next(images) for _ in names]

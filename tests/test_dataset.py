@@ -28,6 +28,8 @@ from dataset import (
 )
 from model import CRNN, frames_needed
 
+SETTINGS = Config(IMG_HEIGHT=48, MAX_SCALE=3)
+
 # ---------------------------------------------------------------------------------------------- pictures
 
 
@@ -112,7 +114,7 @@ def test_every_file_gives_the_same_input(tmp_path, suffix, encoding):
     drawing().save(tmp_path / "reference.png")
     options = {"lossless": True} if suffix == ".webp" else {}
     ENCODINGS[encoding](drawing()).save(tmp_path / f"other{suffix}", **options)
-    reference, other = (load_image(tmp_path / name, 48, 1000) for name in ("reference.png", f"other{suffix}"))
+    reference, other = (load_image(tmp_path / name, SETTINGS) for name in ("reference.png", f"other{suffix}"))
     assert reference.shape == other.shape
     assert (reference.int() - other.int()).abs().max() <= 1
 
@@ -134,7 +136,7 @@ def test_exif_orientation(tmp_path, orientation):
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     drawing().save(tmp_path / "upright.png")
-    assert torch.equal(load_image(tmp_path / "turned.png", 48, 1000), load_image(tmp_path / "upright.png", 48, 1000))
+    assert torch.equal(load_image(tmp_path / "turned.png", SETTINGS), load_image(tmp_path / "upright.png", SETTINGS))
 
 
 def test_margins_are_cut_to_two_pixels():
@@ -159,17 +161,29 @@ def test_height_is_fixed_and_the_aspect_ratio_kept(tmp_path):
     image = Image.new("L", (400, 100), 255)
     ImageDraw.Draw(image).rectangle((10, 10, 205, 55), fill=0)  # 196 x 46, with the margin 200 x 50
     image.save(tmp_path / "a.png")
-    assert load_image(tmp_path / "a.png", 48, 1000).shape == (48, 192)
-    assert load_image(tmp_path / "a.png", 32, 1000).shape == (32, 128)
-    assert load_image(tmp_path / "a.png", 48, 100).shape == (48, 100)
+    assert load_image(tmp_path / "a.png", Config(IMG_HEIGHT=48)).shape == (48, 192)
+    assert load_image(tmp_path / "a.png", Config(IMG_HEIGHT=32)).shape == (32, 128)
+    assert load_image(tmp_path / "a.png", Config(IMG_HEIGHT=100, MAX_SCALE=2)).shape == (100, 400)
+    assert load_image(tmp_path / "a.png", Config(IMG_HEIGHT=48, MAX_WIDTH=100)).shape == (48, 100)
+
+
+def test_a_small_picture_is_not_blown_up(tmp_path):
+    """It keeps its letters' size and lies in the middle of the paper."""
+    image = Image.new("L", (200, 40), 255)
+    ImageDraw.Draw(image).rectangle((50, 10, 145, 25), fill=0)  # 96 x 16, with the margin 100 x 20
+    image.save(tmp_path / "a.png")
+    line = load_image(tmp_path / "a.png", Config(IMG_HEIGHT=64, MAX_SCALE=1))
+    assert line.shape == (64, 100)
+    assert (line[24:40, 2:98] == 0).all()
+    assert line[:22].min() == line[42:].min() == 255
 
 
 def test_a_whole_text_line_fits(tmp_path):
     """A line of eighty letters is not squeezed by the default width."""
-    image = Image.new("L", (1600, 48), 255)
-    ImageDraw.Draw(image).line((0, 0, 1599, 47), fill=0, width=3)
+    image = Image.new("L", (1600, 64), 255)
+    ImageDraw.Draw(image).line((0, 0, 1599, 63), fill=0, width=3)
     image.save(tmp_path / "line.png")
-    assert load_image(tmp_path / "line.png", Config.IMG_HEIGHT, Config.MAX_WIDTH).shape == (48, 1600)
+    assert load_image(tmp_path / "line.png", Config()).shape == (64, 1600)
 
 
 def test_unreadable_files_say_why(tmp_path, monkeypatch):
@@ -181,12 +195,12 @@ def test_unreadable_files_say_why(tmp_path, monkeypatch):
     (tmp_path / "folder.png").mkdir()
     for name in ("cut.jpg", "empty.png", "text.png", "folder.png"):
         with pytest.raises(ImageError, match=r"cannot be read: ."):
-            load_image(tmp_path / name, 48, 1000)
+            load_image(tmp_path / name, SETTINGS)
     with pytest.raises(ImageError, match="not found"):
-        load_image(tmp_path / "none.png", 48, 1000)
+        load_image(tmp_path / "none.png", SETTINGS)
     monkeypatch.setattr(dataset, "MAX_PIXELS", 4000)
     with pytest.raises(ImageError, match="120 x 40 pixels"):
-        load_image(tmp_path / "good.jpg", 48, 1000)
+        load_image(tmp_path / "good.jpg", SETTINGS)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -198,19 +212,19 @@ def test_images_come_in_order_with_their_errors(tmp_path, workers):
         image.save(tmp_path / f"{n}.png")
         paths.append(tmp_path / f"{n}.png")
     paths[7].write_bytes(b"broken")
-    images = list(read_images(paths, 32, 1000, workers, window=4))
+    images = list(read_images(paths, SETTINGS, workers, window=4))
     assert len(images) == 25
     for n, image in enumerate(images):
         if n == 7:
             assert isinstance(image, ImageError)
         else:
-            assert torch.equal(image, load_image(paths[n], 32, 1000))
+            assert torch.equal(image, load_image(paths[n], SETTINGS))
 
 
 def test_reading_runs_two_windows_ahead_at_most(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(dataset, "load_image", lambda path, *_: started.append(path))
-    images = read_images(list(range(100)), 32, 1000, workers=2, window=10)
+    images = read_images(list(range(100)), SETTINGS, workers=2, window=10)
     next(images)
     images.close()
     assert len(started) <= 20

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+from config import Config
 from dataset import collate, load_image, to_ink
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 
@@ -169,7 +170,7 @@ def test_overfits_one_batch(data_dir):
     """The whole network learns eight pictures by heart."""
     torch.manual_seed(0)
     files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
-    images, widths = collate([to_ink(load_image(file, 32, 1000)) for file in files])
+    images, widths = collate([to_ink(load_image(file, Config(IMG_HEIGHT=32))) for file in files])
     labels = [[n % 4, n // 4, n % 4, 3 - n % 4] for n in range(8)]
     model = CRNN(4, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
