@@ -105,8 +105,7 @@ def main() -> int:
     if args.demo and not args.paths and not labels:
         labels = find_labels(config.DATA_DIR, "test")
     files, others = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
-    default_model = Config(**defaults).MINI_MODEL_PATH
-    model_path = weights_to_use(config.MINI_MODEL_PATH, default_model)
+    model_path = weights_to_use(config.MINI_MODEL_PATH, Config(**defaults).MINI_MODEL_PATH)
     reader = Reader.load(model_path, config.DEVICE)
 
     started = time.perf_counter()
@@ -128,21 +127,17 @@ def main() -> int:
         print(f"{row['FILENAME']}  {row['PREDICTION']}  (confidence {row['CONFIDENCE']:.2f}){right}")
     if len(files) > len(shown) + len(failed):
         print("...")
-    print(
-        f"read {len(files) - len(failed):,} of {len(files):,} images with {model_path},"
-        f" {len(files) / seconds:.0f} images/s"
-    )
+    read = len(files) - len(failed)
+    print(f"read {read:,} of {len(files):,} images with {model_path}, {len(files) / seconds:.0f} images/s")
     if others:
         print(f"passed over {others:,} files that are no images")
     if truth:
-        score = truth.score
-        print(
-            f"CER {score.cer:.4f}, exact match {score.exact:.4f} ({score.right:,} of {score.images:,} labelled images)"
-        )
+        print(truth.score)
     print(f"written to {output_dir / 'predictions.csv'} and predictions.txt")
     if failed:
         print(f"{len(failed):,} images could not be read, {failed[0]}; see column ERROR", file=sys.stderr)
-    return 1 if failed else 0
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

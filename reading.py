@@ -23,7 +23,16 @@ from dataset import (
     to_ink,
 )
 from model import CRNN, Reading, greedy_decode
-from utils import Score, build_model, choose_device, load_checkpoint, restore_settings, restore_weights, whole_file
+from utils import (
+    Score,
+    autocast,
+    build_model,
+    choose_device,
+    load_checkpoint,
+    restore_settings,
+    restore_weights,
+    whole_file,
+)
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 LABEL_COLUMNS = ("TRUTH", "EDITS")
@@ -53,7 +62,7 @@ class Reader:
     def read(self, images: Sequence[Tensor]) -> list[Reading]:
         """Read grey uint8 lines (H, W_i) as one batch."""
         batch, widths = collate([to_ink(image) for image in images])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device):
             logits, lengths = self.model(batch.to(self.device), widths)
         return greedy_decode(logits, lengths)
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from config import Config, HTRError, Interrupted
 from dataset import Alphabet, Lines, batches_by_width, collate, load_lines, make_augmentation, to_ink
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
-from utils import Score, build_model, restore_weights, save_checkpoint, whole_file
+from utils import Score, autocast, build_model, restore_weights, save_checkpoint, whole_file
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
 
@@ -151,11 +151,6 @@ def make_batch(
 
 
 # ------------------------------------------------------------------------------------- training, validation
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA; the CTC loss is computed in float32 all the same."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @torch.no_grad()

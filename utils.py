@@ -46,6 +46,10 @@ class Score:
     def exact(self) -> float:
         return self.right / max(1, self.images)
 
+    def __str__(self) -> str:
+        right = f"{self.right:,} of {self.images:,} labelled images"
+        return f"CER {self.cer:.4f}, exact match {self.exact:.4f} ({right})"
+
 
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises HTRError where it is not there."""
@@ -55,6 +59,11 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         raise HTRError(f"this machine offers PyTorch no {name} device: leave --device out, or use --device cpu")
     return torch.device(name)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision: bfloat16 on CUDA, nothing elsewhere. The CTC loss is computed in float32 all the same."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -42,6 +42,7 @@ def train_and_measure(folder: Path, script: str, data_dir: Path, *flags: str) ->
         started = time.perf_counter()
         log = run(folder, script, *flags)
         minutes = (time.perf_counter() - started) / 60
+        (folder / f"{script}.log").write_text(log, encoding="utf-8")
         images, labels = find_images(data_dir, "validation"), find_labels(data_dir, "validation")
         printed = run(folder, "predict.py", str(images), "--labels", str(labels), "--output-dir", f"read-{script}")
         row = {
