@@ -89,7 +89,15 @@ def test_the_average_follows_weights_and_statistics():
     assert int(average.num_batches_tracked) == 7
 
 
-def test_signals_are_collected_and_a_second_one_takes_its_usual_way():
+@pytest.fixture
+def default_sigint():
+    """Python's own handler, also where pytest was started as a background job that ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signals_are_collected_and_a_second_one_takes_its_usual_way(default_sigint):
     with stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.05)
