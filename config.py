@@ -71,6 +71,7 @@ class Config:
     # training
     EPOCHS: int = _setting(10, "passes over the training images", least=1)
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
+    VIEWS: int = _setting(2, "times that a batch holds each of its images, each time augmented anew", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
     LR_PATIENCE: int = _setting(1, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
@@ -83,6 +84,9 @@ class Config:
     ROTATION: float = _setting(2.0, "augmentation: largest rotation in degrees", least=0, most=45)
     SHEAR: float = _setting(12.0, "augmentation: largest slant in degrees", least=0, most=45)
     SHRINK: float = _setting(0.8, "augmentation: smallest scale; pictures never grow", least=0.1, most=1)
+    NEIGHBOURS: float = _setting(
+        0.25, "augmentation: share of pictures that get a strip of another line above or below", least=0, most=1
+    )
     BRIGHTNESS: float = _setting(0.3, "augmentation: largest relative change of the ink", least=0, most=1)
     CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
 

@@ -36,6 +36,24 @@ class ConvBlock(nn.Module):
         return x * mask.to(x.dtype), mask
 
 
+class Columns(nn.Module):
+    """The rows of each column in one: their maximum, plus a convolution over all of them.
+
+    The maximum finds a letter at any height (Retsinas et al. 2022, arXiv:2404.11339); the convolution knows the height,
+    and so can tell the line to be read from a neighbour that the scan cut off.
+    """
+
+    def __init__(self, channels: int, rows: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, (rows, 1), bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (N, C, rows, T), mask (N, 1, 1, T) -> (N, C, T)."""
+        x = x.amax(2, keepdim=True) + F.relu(self.norm(self.conv(x)), inplace=True)
+        return (x * mask.to(x.dtype)).squeeze(2)
+
+
 class BiLSTM(nn.Module):
     """Bidirectional LSTM layers on sequences of different lengths.
 
@@ -65,14 +83,14 @@ class BiLSTM(nn.Module):
 class CRNN(nn.Module):
     """Reads a line of text: CNN -> 3-layer BiLSTM -> CTC (Shi, Bai and Yao 2015, arXiv:1507.05717).
 
-    The CNN's columns are pooled by their maximum and also classified directly; the LSTM's reading is added to that
-    shortcut, as in Retsinas et al. 2022 (arXiv:2404.11339), where the shortcut is an auxiliary head: the gradient
-    reaches the CNN at once, and training leaves the all-blank plateau within an epoch.
+    The CNN's columns are also classified directly; the LSTM's reading is added to that shortcut. In Retsinas et al.
+    2022 (arXiv:2404.11339) the shortcut is an auxiliary head: the gradient reaches the CNN at once, and training leaves
+    the all-blank plateau within an epoch.
 
-    num_labels: characters without the blank. channels: of the six convolutions.
+    num_labels: characters without the blank. height: of the pictures, in pixels. channels: of the six convolutions.
     """
 
-    def __init__(self, num_labels: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
+    def __init__(self, num_labels: int, height: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
         super().__init__()
         c1, c2, c3, c4, c5, c6 = channels
         self.blocks = nn.ModuleList(
@@ -85,6 +103,7 @@ class CRNN(nn.Module):
                 ConvBlock(c5, c6),
             ]
         )
+        self.columns = Columns(c6, height // 16)
         self.shortcut = nn.Linear(c6, num_labels + 1)
         self.lstm = BiLSTM(c6, hidden, layers, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -99,7 +118,7 @@ class CRNN(nn.Module):
         return (width + FRAME - 1) // FRAME
 
     def forward(self, images: Tensor, widths: Tensor, with_shortcut: bool = False) -> tuple[Tensor, ...]:
-        """images (N, 1, H, W) of ink with W a multiple of 4, widths (N,) in pixels, on the CPU.
+        """images (N, 1, height, W) of ink with W a multiple of 4, widths (N,) in pixels, on the CPU.
 
         Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; what lies beyond a length is
         meaningless. With `with_shortcut`, also the CNN's own logits (T, N, C). What a picture gives does not depend on
@@ -111,7 +130,7 @@ class CRNN(nn.Module):
         mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W)
         for block in self.blocks:
             x, mask = block(x, mask)
-        columns = x.amax(2).permute(2, 0, 1)  # (T, N, C6)
+        columns = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)
         shortcut = self.shortcut(columns)
         recurrent = self.dropout(self.lstm(columns, lengths))  # (T, N, 2 * hidden)
         logits = self.head(recurrent) + shortcut  # (T, N, C)

@@ -17,7 +17,16 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from config import Config, HTRError, Interrupted
-from dataset import Alphabet, Lines, batches_by_width, collate, load_lines, make_augmentation, to_ink
+from dataset import (
+    Alphabet,
+    Lines,
+    add_neighbour,
+    batches_by_width,
+    collate,
+    load_lines,
+    make_augmentation,
+    to_ink,
+)
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 from utils import Score, autocast, build_model, restore_weights, save_checkpoint, whole_file
 
@@ -139,14 +148,27 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     return train_lines, validation_lines, alphabet
 
 
-def make_batch(
-    lines: Lines, indices: Sequence[int], augmentation: nn.Module | None = None, share: float = 0.0
+def make_batch(lines: Lines, indices: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
+    """images (N, 1, H, W), widths (N,), texts."""
+    return *collate([to_ink(lines.images[i]) for i in indices]), [lines.texts[i] for i in indices]
+
+
+def make_augmented_batch(
+    lines: Lines, indices: Sequence[int], augmentation: nn.Module, neighbours: float, share: float
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """images (N, 1, H, W), widths (N,), texts; each image is augmented with probability `share`."""
-    inks = [to_ink(lines.images[i]) for i in indices]
-    if augmentation is not None and share > 0:
-        drawn = torch.rand(len(inks)).tolist()
-        inks = [augmentation(ink[None])[0] if p < share else ink for ink, p in zip(inks, drawn, strict=True)]
+    """As `make_batch`, each image augmented with probability `share`, and `neighbours` of those with another line.
+
+    An index may come several times: repeated augmentation (Hoffer et al. 2020, arXiv:1901.09335).
+    """
+    inks = []
+    for i in indices:
+        image, (augmented, crowded, other) = lines.images[i], torch.rand(3).tolist()
+        if augmented >= share:
+            inks.append(to_ink(image))
+            continue
+        if crowded < neighbours:
+            image = add_neighbour(image, lines.images[int(other * len(lines))])
+        inks.append(augmentation(to_ink(image)[None])[0])
     return *collate(inks), [lines.texts[i] for i in indices]
 
 
@@ -206,7 +228,7 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats."""
     config = state.config
     labels = [state.alphabet.encode(text) for text in texts]
-    with autocast(state.device):
+    with autocast(state.device, training=True):
         logits, lengths, shortcut = state.model(images.to(state.device), widths, with_shortcut=True)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
@@ -238,7 +260,8 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
         bar.update(len(lines) - sum(map(len, batches)))
         for batch in batches:
             share = min(1.0, state.steps / config.AUGMENT_STEPS) if config.AUGMENT_STEPS else 1.0
-            losses = train_batch(state, *make_batch(lines, batch, augmentation, share))
+            inputs = make_augmented_batch(lines, batch * config.VIEWS, augmentation, config.NEIGHBOURS, share)
+            losses = train_batch(state, *inputs)
             loss_sum += losses.sum().cpu()
             state.batches_done += 1
             bar.update(len(batch))
@@ -293,7 +316,14 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
 
             state.epoch += 1
             learning_rate = state.optimizer.param_groups[0]["lr"]
-            values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
+            values = (
+                state.epoch,
+                state.loss_sum / (config.VIEWS * len(train_lines)),
+                loss,
+                score.cer,
+                score.exact,
+                learning_rate,
+            )
             state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
             state.batches_done, state.loss_sum = 0, 0.0
             state.scheduler.step(loss)

@@ -61,9 +61,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Mixed precision: bfloat16 on CUDA, nothing elsewhere. The CTC loss is computed in float32 all the same."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def autocast(device: torch.device, training: bool = False) -> torch.autocast:
+    """Mixed precision: bfloat16 on CUDA, and in training on a CPU that computes in it; nothing elsewhere.
+
+    On a CPU, reading stays in float32: a picture is read the same on every machine and in every batch. The CTC loss is
+    computed in float32 everywhere.
+    """
+    enabled = device.type == "cuda"
+    if device.type == "cpu" and training:
+        features = getattr(torch.cpu, "get_capabilities", dict)()
+        enabled = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -127,7 +135,14 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def build_model(config: Config, alphabet: Alphabet) -> CRNN:
-    return CRNN(len(alphabet), config.CNN_CHANNELS, config.LSTM_HIDDEN, config.LSTM_LAYERS, config.DROPOUT)
+    return CRNN(
+        len(alphabet),
+        config.IMG_HEIGHT,
+        config.CNN_CHANNELS,
+        config.LSTM_HIDDEN,
+        config.LSTM_LAYERS,
+        config.DROPOUT,
+    )
 
 
 def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tuple[Config, Alphabet]:

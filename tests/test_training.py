@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import os
 import signal
 import time
@@ -8,9 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
+import training
 from config import Config
-from dataset import Alphabet, Lines
-from training import draw_curves, last_path, make_batch, new_state, stop_requests, train_batch, update_average, validate
+from dataset import Alphabet, Lines, to_ink
+from training import (
+    draw_curves,
+    last_path,
+    make_augmented_batch,
+    make_batch,
+    new_state,
+    stop_requests,
+    train_batch,
+    train_epoch,
+    update_average,
+    validate,
+)
 
 TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
 
@@ -25,22 +38,56 @@ def test_last_path():
     assert str(last_path("a/htr_crnn_mini.pth")) == os.path.join("a", "htr_crnn_mini.last.pth")
 
 
-def test_augmentation_only_where_asked_for():
+def invert(ink):
+    return 1 - ink
+
+
+def test_a_batch_holds_the_pictures_as_they_are():
     data = lines(["A", "B", "C"])
-
-    def invert(ink):
-        return 1 - ink
-
-    plain, widths, texts = make_batch(data, [0, 2])
+    images, widths, texts = make_batch(data, [0, 2])
     assert texts == ["A", "C"]
     assert widths.tolist() == [80, 82]
-    assert torch.equal(make_batch(data, [0, 2], invert, share=0.0)[0], plain)
-    assert torch.equal(make_batch(data, [0, 2], invert, share=1.0)[0][0, 0, :, :80], 1 - plain[0, 0, :, :80])
+    assert torch.equal(images[1, 0, :, :82], to_ink(data.images[2]))
+    assert (images[1, 0, :, 82:] == 0).all()
+
+
+def test_augmentation_only_where_asked_for():
+    data = lines(["A", "B", "C"])
+    plain = make_batch(data, [0, 2])[0]
+    assert torch.equal(make_augmented_batch(data, [0, 2], invert, 0.0, share=0.0)[0], plain)
+    inverted = make_augmented_batch(data, [0, 2], invert, 0.0, share=1.0)[0]
+    assert torch.equal(inverted[0, 0, :, :80], 1 - plain[0, 0, :, :80])
     torch.manual_seed(0)
-    augmented = sum(
-        not torch.equal(make_batch(data, [0], invert, share=0.3)[0], make_batch(data, [0])[0]) for _ in range(500)
-    )
+    batch = make_augmented_batch(data, [0] * 500, invert, 0.0, share=0.3)[0]
+    augmented = sum(not torch.equal(image, plain[0, :, :, :80]) for image in batch)
     assert 100 < augmented < 200
+
+
+def test_neighbours_come_to_their_share_of_the_augmented_pictures():
+    """Lines in the middle of paper, so that there is room: the only change is the strip."""
+    image = torch.full((64, 80), 255, dtype=torch.uint8)
+    image[25:40, 10:70] = 0
+    data = Lines(["a", "b"], [image, image.clone()], ["A", "B"], Counter(used=2))
+    torch.manual_seed(0)
+    batch = make_augmented_batch(data, [0] * 500, torch.nn.Identity(), 0.5, share=0.6)[0]
+    crowded = sum(not torch.equal(picture[0], to_ink(image)) for picture in batch)
+    assert 100 < crowded < 200
+
+
+def test_each_view_of_an_image_is_augmented_anew(monkeypatch):
+    state = new_state(dataclasses.replace(TINY, VIEWS=3, AUGMENT_STEPS=0), Alphabet("AB"), torch.device("cpu"))
+    seen = []
+
+    def note(state, images, widths, texts):
+        seen.append((images, texts))
+        return train_batch(state, images, widths, texts)
+
+    monkeypatch.setattr(training, "train_batch", note)
+    train_epoch(state, lines(["AB"]))
+    ((images, texts),) = seen
+    assert texts == ["AB"] * 3
+    assert not torch.equal(images[0], images[1])
+    assert not torch.equal(images[1], images[2])
 
 
 def test_validation_counts_each_image_once_and_unknown_characters_in_the_scores_only():

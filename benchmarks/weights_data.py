@@ -1,0 +1,62 @@
+"""The dataset that the shipped weights are trained on: real scans, and drawn pictures of real names.
+
+    python benchmarks/weights_data.py --data-dir DIR --names CSV OUT
+    python train.py --data-dir OUT --num-samples 0
+
+OUT gets the Kaggle layout: training images are all those of DIR and the drawn ones (synthetic.py); validation images
+are those of DIR. The names' CSV has the columns NAME and COUNT, blank labels left out; gzip is fine.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import clean_label, find_images, find_labels, read_labels  # noqa: E402
+from synthetic import GLYPHS, draw_form  # noqa: E402
+
+DRAWABLE = {*GLYPHS, " "}
+
+
+def read_names(path: Path, longest: int = 24) -> tuple[list[str], list[float]]:
+    """Names that can be drawn, and their weights: the square root of the count, so that rare names come too."""
+    table = pd.read_csv(path, dtype={"NAME": str, "COUNT": int}, keep_default_na=False)
+    counts = {clean_label(name, uppercase=True): count for name, count in zip(table.NAME, table.COUNT, strict=True)}
+    counts = {name: count for name, count in counts.items() if 0 < len(name) <= longest and DRAWABLE.issuperset(name)}
+    return list(counts), [count**0.5 for count in counts.values()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--names", type=Path, required=True, help="CSV of names: NAME,COUNT")
+    parser.add_argument("--drawn", type=int, default=3000, help="drawn pictures (default: 3000)")
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+
+    tables = {}
+    for split in ("train", "validation"):
+        tables[split] = read_labels(find_labels(args.data_dir, split))
+        shutil.copytree(find_images(args.data_dir, split), args.out / f"{split}_v2" / split)
+    names, weights = read_names(args.names)
+    rng = random.Random("shipped weights")
+    rows = []
+    for number, name in enumerate(rng.choices(names, weights, k=args.drawn), 1):
+        filename = f"DRAWN_{number:05}.jpg"
+        draw_form(name, rng).save(args.out / "train_v2" / "train" / filename, quality=85)
+        rows.append((filename, name))
+    drawn = pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"])
+    tables["train"] = pd.concat([tables["train"], drawn])
+    (args.out / "CSV").mkdir()
+    for split, table in tables.items():
+        table.to_csv(args.out / "CSV" / f"written_name_{split}.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()
