@@ -71,7 +71,6 @@ class Config:
     # training
     EPOCHS: int = _setting(10, "passes over the training images", least=1)
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
-    VIEWS: int = _setting(2, "times that a batch holds each of its images, each time augmented anew", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
     LR_PATIENCE: int = _setting(1, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)

@@ -30,6 +30,7 @@ from dataset import (
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 from utils import Score, autocast, build_model, restore_weights, save_checkpoint, whole_file
 
+MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that are of no use elsewhere
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
 
 
@@ -59,15 +60,21 @@ class State:
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def settings(self) -> dict[str, Any]:
-        """What prediction needs beside weights."""
-        return {"config": dataclasses.asdict(self.config), "alphabet": self.alphabet.characters}
-
     def best_checkpoint(self) -> dict[str, Any]:
-        return self.settings() | {"model": self.average.state_dict(), "epoch": self.epoch, "history": self.history}
+        """What prediction needs; it can be passed on, and tells nothing of the machine it was trained on."""
+        config = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in MACHINE}
+        return {
+            "config": config,
+            "alphabet": self.alphabet.characters,
+            "model": self.average.state_dict(),
+            "epoch": self.epoch,
+            "history": self.history,
+        }
 
     def last_checkpoint(self) -> dict[str, Any]:
-        return self.settings() | {
+        return {
+            "config": dataclasses.asdict(self.config),
+            "alphabet": self.alphabet.characters,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -156,10 +163,7 @@ def make_batch(lines: Lines, indices: Sequence[int]) -> tuple[Tensor, Tensor, li
 def make_augmented_batch(
     lines: Lines, indices: Sequence[int], augmentation: nn.Module, neighbours: float, share: float
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """As `make_batch`, each image augmented with probability `share`, and `neighbours` of those with another line.
-
-    An index may come several times: repeated augmentation (Hoffer et al. 2020, arXiv:1901.09335).
-    """
+    """As `make_batch`, each image augmented with probability `share`, and `neighbours` of those with another line."""
     inks = []
     for i in indices:
         image, (augmented, crowded, other) = lines.images[i], torch.rand(3).tolist()
@@ -260,7 +264,7 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
         bar.update(len(lines) - sum(map(len, batches)))
         for batch in batches:
             share = min(1.0, state.steps / config.AUGMENT_STEPS) if config.AUGMENT_STEPS else 1.0
-            inputs = make_augmented_batch(lines, batch * config.VIEWS, augmentation, config.NEIGHBOURS, share)
+            inputs = make_augmented_batch(lines, batch, augmentation, config.NEIGHBOURS, share)
             losses = train_batch(state, *inputs)
             loss_sum += losses.sum().cpu()
             state.batches_done += 1

@@ -146,12 +146,15 @@ def build_model(config: Config, alphabet: Alphabet) -> CRNN:
 
 
 def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tuple[Config, Alphabet]:
-    """The settings and the alphabet of a checkpoint. Raises HTRError where this program does not know them."""
+    """The settings and the alphabet of a checkpoint; what it does not say is as by default.
+
+    Raises HTRError where this program does not know them.
+    """
     saved = checkpoint.get("config")
     known = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(saved, dict) or set(saved) != known:
-        unknown = sorted(set(saved) ^ known) if isinstance(saved, dict) else ["config"]
-        raise HTRError(f"{path} is of another version of this program: its settings differ in {', '.join(unknown)}")
+    if not isinstance(saved, dict) or not known.issuperset(saved):
+        unknown = sorted(set(saved) - known) if isinstance(saved, dict) else ["config"]
+        raise HTRError(f"{path} is of another version of this program: it has the settings {', '.join(unknown)}")
     try:
         return Config(**saved), Alphabet(checkpoint["alphabet"])
     except (KeyError, TypeError, ValueError) as error:

@@ -25,6 +25,7 @@ def test_train_leaves_what_it_promises(trained, data_dir):
     assert last["config"]["DATA_DIR"] == str(data_dir)
     assert last["best_loss"] == min(row["val_loss"] for row in last["history"])
     assert best["epoch"] == min(last["history"], key=lambda row: row["val_loss"])["epoch"]
+    assert str(data_dir) not in str(best) and str(trained) not in str(best)  # it can be passed on
     assert {"model", "average", "optimizer", "scheduler", "random", "alphabet"} <= last.keys()
 
 

@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import os
 import signal
 import time
@@ -9,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import training
 from config import Config
 from dataset import Alphabet, Lines, to_ink
 from training import (
@@ -20,7 +18,6 @@ from training import (
     new_state,
     stop_requests,
     train_batch,
-    train_epoch,
     update_average,
     validate,
 )
@@ -72,22 +69,6 @@ def test_neighbours_come_to_their_share_of_the_augmented_pictures():
     batch = make_augmented_batch(data, [0] * 500, torch.nn.Identity(), 0.5, share=0.6)[0]
     crowded = sum(not torch.equal(picture[0], to_ink(image)) for picture in batch)
     assert 100 < crowded < 200
-
-
-def test_each_view_of_an_image_is_augmented_anew(monkeypatch):
-    state = new_state(dataclasses.replace(TINY, VIEWS=3, AUGMENT_STEPS=0), Alphabet("AB"), torch.device("cpu"))
-    seen = []
-
-    def note(state, images, widths, texts):
-        seen.append((images, texts))
-        return train_batch(state, images, widths, texts)
-
-    monkeypatch.setattr(training, "train_batch", note)
-    train_epoch(state, lines(["AB"]))
-    ((images, texts),) = seen
-    assert texts == ["AB"] * 3
-    assert not torch.equal(images[0], images[1])
-    assert not torch.equal(images[1], images[2])
 
 
 def test_validation_counts_each_image_once_and_unknown_characters_in_the_scores_only():

@@ -158,11 +158,17 @@ def test_settings_and_alphabet_come_back(trained):
     assert alphabet.knows("MARTIN")
 
 
+def test_what_a_checkpoint_does_not_say_is_as_by_default(trained):
+    checkpoint = load_checkpoint(trained / "htr_crnn_mini.pth")
+    config, _ = restore_settings(checkpoint | {"config": {"BATCH_SIZE": 8}}, "a.pth")
+    assert config == Config(BATCH_SIZE=8)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"config": None}, "another version"),
-        ({"config": {"EPOCHS": 1}}, "another version.*LSTM_HIDDEN"),
+        ({"config": {"EPOCHS": 1, "LSTM_CELLS": 9}}, "another version.*LSTM_CELLS"),
         ({"alphabet": None}, "make no sense"),
         ({"alphabet": "AA"}, "make no sense"),
     ],
