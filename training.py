@@ -322,7 +322,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             learning_rate = state.optimizer.param_groups[0]["lr"]
             values = (
                 state.epoch,
-                state.loss_sum / (config.VIEWS * len(train_lines)),
+                state.loss_sum / len(train_lines),
                 loss,
                 score.cer,
                 score.exact,
