@@ -162,12 +162,11 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -
 @dataclass
 class Reading:
     """labels: ids. confidence: P(labels | image) over all CTC paths. label_confidences: a probability for each label,
-    the highest that the network gives it on any frame of its run. label_frames: where each run starts."""
+    the highest that the network gives it on any frame of its run."""
 
     labels: list[int]
     confidence: float
     label_confidences: list[float]
-    label_frames: list[int]
 
 
 @torch.no_grad()
@@ -185,12 +184,10 @@ def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
     run_probs = torch.zeros(classes.shape).scatter_reduce_(0, runs, probs.cpu(), "amax")
     kept = starts & (classes != BLANK)  # (T, N)
 
-    labels, label_confidences, label_frames = [], [], []
+    labels, label_confidences = [], []
     for n in range(classes.shape[1]):
         frames = kept[:, n]
         labels.append((classes[frames, n] - 1).tolist())
         label_confidences.append(run_probs[runs[frames, n], n].tolist())
-        label_frames.append(frames.nonzero()[:, 0].tolist())
     confidences = ctc_loss(logits, lengths, labels).neg().exp().clamp(max=1).tolist()
-    fields = zip(labels, confidences, label_confidences, label_frames, strict=True)
-    return [Reading(*values) for values in fields]
+    return [Reading(*fields) for fields in zip(labels, confidences, label_confidences, strict=True)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 BATCH_SIZE = 64  # more than in training: there are no gradients to keep
-SHOWN = 8  # readings in the summary
+SHOWN = 12  # readings in the summary
 
 
 def weights_to_use(model_path: str | Path, default: str | Path) -> Path:
@@ -128,6 +128,8 @@ def main() -> int:
     if len(files) > len(shown) + len(failed):
         print("...")
     read = len(files) - len(failed)
+    if model_path.is_relative_to(Path.cwd()):
+        model_path = model_path.relative_to(Path.cwd())
     print(f"read {read:,} of {len(files):,} images with {model_path}, {len(files) / seconds:.0f} images/s")
     if others:
         print(f"passed over {others:,} files that are no images")

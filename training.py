@@ -320,14 +320,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
 
             state.epoch += 1
             learning_rate = state.optimizer.param_groups[0]["lr"]
-            values = (
-                state.epoch,
-                state.loss_sum / len(train_lines),
-                loss,
-                score.cer,
-                score.exact,
-                learning_rate,
-            )
+            values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
             state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
             state.batches_done, state.loss_sum = 0, 0.0
             state.scheduler.step(loss)

@@ -120,7 +120,6 @@ def test_label_confidence_is_the_best_frame_of_its_run():
     (reading,) = greedy_decode(probs.log()[:, None], torch.tensor([4]))
     assert reading.labels == [0, 1]
     assert reading.label_confidences == pytest.approx([0.8, 0.55])
-    assert reading.label_frames == [0, 3]
 
 
 @pytest.mark.parametrize("seed", range(8))

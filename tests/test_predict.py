@@ -15,6 +15,7 @@ import reading
 from config import HTRError
 from predict import predict_batch, predict_single_image
 from reading import COLUMNS, Reader, Truth, find_files
+from utils import load_checkpoint
 
 THE_DESCRIPTION = """
 from config import Config
@@ -189,3 +190,25 @@ def test_an_interrupted_reading_leaves_the_old_table(folder, monkeypatch):
         predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu")
     assert (folder / "output" / "predictions.csv").read_bytes() == before
     assert sorted(path.name for path in (folder / "output").iterdir()) == ["predictions.csv", "predictions.txt"]
+
+
+def test_the_shipped_weights_read_the_samples(tmp_path, script):
+    """The README's first command, without the install, in a folder that has no checkpoint yet."""
+    samples = ROOT / "samples"
+    done = script(tmp_path, "predict.py", samples, "--labels", samples / "labels.csv", "--device", "cpu")
+    assert "weights/htr_crnn_names.pth" in done.stdout.splitlines()[0]
+    rows = table(tmp_path / "output" / "predictions.csv")
+    assert len(rows) == 12
+    assert (rows.EDITS == "0").sum() >= 10
+
+
+def test_the_shipped_weights_are_small_and_name_no_folder():
+    path = ROOT / "weights" / "htr_crnn_names.pth"
+    assert path.stat().st_size < 12_000_000
+    assert not {"DATA_DIR", "MINI_MODEL_PATH"} & load_checkpoint(path)["config"].keys()
+
+
+def test_an_own_checkpoint_comes_before_the_shipped_weights(folder, script):
+    done = script(folder, "predict.py", "test_v2/test")
+    assert "shipped" not in done.stdout
+    assert "with htr_crnn_mini.pth" in done.stdout
