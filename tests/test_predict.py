@@ -168,7 +168,7 @@ def test_folders_are_streamed(trained, data_dir, monkeypatch):
     read = []
     monkeypatch.setattr(reading, "WINDOW", 2)
     monkeypatch.setattr(
-        reading, "read_images", lambda paths, *_: (read.append(p) or torch.zeros(48, 40).byte() for p in paths)
+        reading, "read_images", lambda paths, *_: (read.append(p) or torch.zeros(64, 40).byte() for p in paths)
     )
     reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
     rows = reader.rows([(str(n), n) for n in range(100)], batch_size=2, workers=0)
