@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -61,16 +62,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@functools.cache
+def cpu_computes_in_bfloat16() -> bool:
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
 def autocast(device: torch.device, training: bool = False) -> torch.autocast:
     """Mixed precision: bfloat16 on CUDA, and in training on a CPU that computes in it; nothing elsewhere.
 
     On a CPU, reading stays in float32: a picture is read the same on every machine and in every batch. The CTC loss is
     computed in float32 everywhere.
     """
-    enabled = device.type == "cuda"
-    if device.type == "cpu" and training:
-        features = getattr(torch.cpu, "get_capabilities", dict)()
-        enabled = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    enabled = device.type == "cuda" or (device.type == "cpu" and training and cpu_computes_in_bfloat16())
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 

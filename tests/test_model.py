@@ -74,7 +74,7 @@ def test_both_directions_reach_every_frame():
     for column, frame in ((63, 0), (0, 15)):
         changed = ink.clone()
         changed[..., column] = 1 - changed[..., column]
-        assert (model(changed, widths)[0][frame] - before[frame]).abs().max() > 1e-10
+        assert (model(changed, widths)[0][frame] - before[frame]).abs().max() > 1e-7
 
 
 @torch.no_grad()
