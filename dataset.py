@@ -19,9 +19,7 @@ import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
-from torchvision.transforms.v2 import query_size
 from tqdm import tqdm
 
 from config import Config, HTRError
@@ -355,69 +353,3 @@ def collate(inks: Sequence[Tensor], multiple: int = 16) -> tuple[Tensor, Tensor]
     for image, ink in zip(images, inks, strict=True):
         image[0, :, : ink.shape[-1]] = ink
     return images, widths
-
-
-# ------------------------------------------------------------------------------------------ augmentation
-
-
-def ink_rows(image: Tensor) -> tuple[int, int]:
-    """First row with ink and the one after the last, of a grey uint8 picture (H, W); (0, H) where there is none."""
-    rows = (image < 128).any(1).nonzero()[:, 0]
-    return (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, image.shape[0])
-
-
-def add_neighbour(image: Tensor, other: Tensor) -> Tensor:
-    """`image` with a strip of `other` above or below, as where a scan cuts through the form's next line.
-
-    Both are grey uint8 (H, W) of one height. The strip is 3 to 11 rows high and lies up to 7 rows off the line, on
-    paper only; where there is no room for it the picture comes back as it is. Draws from torch's global random state.
-    """
-    draw = torch.rand(5).tolist()
-    (top, bottom), (other_top, other_bottom) = ink_rows(image), ink_rows(other)
-    above, gap = draw[0] < 0.5, 1 + int(7 * draw[1])
-    room = (top if above else image.shape[0] - bottom) - gap
-    height = min(3 + int(9 * draw[2]), room, other_bottom - other_top)
-    if height < 3:
-        return image
-    strip = other[other_bottom - height : other_bottom] if above else other[other_top : other_top + height]
-    width = min(image.shape[1], other.shape[1])
-    left, other_left = int(draw[3] * (image.shape[1] - width + 1)), int(draw[4] * (other.shape[1] - width + 1))
-    row = top - gap - height if above else bottom + gap
-    image = image.clone()
-    image[row : row + height, left : left + width] = strip[:, other_left : other_left + width]
-    return image
-
-
-class FittedAffine(v2.RandomAffine):
-    """RandomAffine that never cuts a letter off.
-
-    Rotation and slant are drawn as RandomAffine draws them; the picture is then shrunk as far as it takes to lie
-    wholly within its frame, and moved by a random share of the room that is left.
-    """
-
-    def make_params(self, flat_inputs: list) -> dict:
-        params = super().make_params(flat_inputs)
-        height, width = query_size(flat_inputs)
-        angle, slant = math.radians(params["angle"]), math.tan(math.radians(params["shear"][0]))
-        # Half extents of the frame's image under rotation @ shear, as torchvision composes them.
-        x = abs(math.cos(angle)) * width + abs(math.cos(angle) * slant + math.sin(angle)) * height
-        y = abs(math.sin(angle)) * width + abs(math.cos(angle) - math.sin(angle) * slant) * height
-        scale = min(params["scale"], width / x, height / y)
-        room = ((width - x * scale) / 2, (height - y * scale) / 2)
-        share = torch.empty(2).uniform_(-1, 1).tolist()
-        return params | {"scale": scale, "translate": [r * s for r, s in zip(room, share, strict=True)]}
-
-
-def make_augmentation(config: Config) -> v2.Transform:
-    """RandomAffine and ColorJitter on one line of ink (1, H, W); draws from torch's global random state."""
-    return v2.Compose(
-        [
-            FittedAffine(
-                degrees=config.ROTATION,
-                scale=(config.SHRINK, 1.0),
-                shear=(-config.SHEAR, config.SHEAR),
-                interpolation=v2.InterpolationMode.BILINEAR,
-            ),
-            v2.ColorJitter(brightness=config.BRIGHTNESS, contrast=config.CONTRAST),
-        ]
-    )

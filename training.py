@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
+from augmentation import augment, heaviness
 from config import Config, HTRError, Interrupted
 from dataset import (
     Alphabet,
     Lines,
-    add_neighbour,
     batches_by_width,
     collate,
     load_lines,
-    make_augmentation,
     to_ink,
 )
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
@@ -160,22 +159,6 @@ def make_batch(lines: Lines, indices: Sequence[int]) -> tuple[Tensor, Tensor, li
     return *collate([to_ink(lines.images[i]) for i in indices]), [lines.texts[i] for i in indices]
 
 
-def make_augmented_batch(
-    lines: Lines, indices: Sequence[int], augmentation: nn.Module, neighbours: float, share: float
-) -> tuple[Tensor, Tensor, list[str]]:
-    """As `make_batch`, each image augmented with probability `share`, and `neighbours` of those with another line."""
-    inks = []
-    for i in indices:
-        image, (augmented, crowded, other) = lines.images[i], torch.rand(3).tolist()
-        if augmented >= share:
-            inks.append(to_ink(image))
-            continue
-        if crowded < neighbours:
-            image = add_neighbour(image, lines.images[int(other * len(lines))])
-        inks.append(augmentation(to_ink(image)[None])[0])
-    return *collate(inks), [lines.texts[i] for i in indices]
-
-
 # ------------------------------------------------------------------------------------- training, validation
 
 
@@ -232,8 +215,9 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats."""
     config = state.config
     labels = [state.alphabet.encode(text) for text in texts]
+    hidden = config.HIDDEN * heaviness(config, state.steps)
     with autocast(state.device, training=True):
-        logits, lengths, shortcut = state.model(images.to(state.device), widths, with_shortcut=True)
+        logits, lengths, shortcut = state.model(images.to(state.device), widths, with_shortcut=True, hidden=hidden)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
     state.optimizer.zero_grad()
@@ -252,9 +236,8 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     Counts in `state`; returns False where it ended early because `stop` was filled.
     """
     config = state.config
-    augmentation = make_augmentation(config)
-    widths = [image.shape[1] for image in lines.images]
-    batches = batches_by_width(widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)[state.batches_done :]
+    widths_of_all = [image.shape[1] for image in lines.images]
+    batches = batches_by_width(widths_of_all, config.BATCH_SIZE, config.SEED, state.epoch + 1)[state.batches_done :]
     loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64)
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
     rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
@@ -263,9 +246,9 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
         bar.set_description(f"epoch {state.epoch + 1}")
         bar.update(len(lines) - sum(map(len, batches)))
         for batch in batches:
-            share = min(1.0, state.steps / config.AUGMENT_STEPS) if config.AUGMENT_STEPS else 1.0
-            inputs = make_augmented_batch(lines, batch, augmentation, config.NEIGHBOURS, share)
-            losses = train_batch(state, *inputs)
+            images, widths, texts = make_batch(lines, batch)
+            images = augment(images.to(state.device), widths, config, state.steps)
+            losses = train_batch(state, images, widths, texts)
             loss_sum += losses.sum().cpu()
             state.batches_done += 1
             bar.update(len(batch))

@@ -4,15 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageOps
-from torchvision.transforms import v2
 
 import dataset
 from config import Config, HTRError
 from dataset import (
     Alphabet,
-    FittedAffine,
     ImageError,
-    add_neighbour,
     batches_by_width,
     clean_label,
     collate,
@@ -21,7 +18,6 @@ from dataset import (
     find_labels,
     load_image,
     load_lines,
-    make_augmentation,
     read_images,
     read_labels,
     to_grey,
@@ -419,64 +415,6 @@ def test_a_batch_is_ink_padded_with_paper():
     assert images[0].abs().max() == 0
     assert images[1, 0, :, :33].min() == 1
     assert images[1, 0, :, 33:].max() == 0
-
-
-# ------------------------------------------------------------------------------------------ augmentation
-
-
-@pytest.mark.parametrize("size", [(48, 40), (48, 300), (48, 1500)])
-def test_augmentation_never_cuts_a_letter_off(size):
-    """A fully inked picture keeps all its ink, scaled: were a corner cut off, some of it would be gone."""
-    torch.manual_seed(0)
-    ink = torch.ones(1, *size)
-    affine = FittedAffine(degrees=10, scale=(0.7, 1.0), shear=(-20, 20), interpolation=v2.InterpolationMode.BILINEAR)
-    for _ in range(40):
-        params = affine.make_params([ink])
-        out = affine.transform(ink, params)
-        assert float(out.sum()) == pytest.approx(params["scale"] ** 2 * ink.numel(), rel=0.03)
-
-
-def test_augmentation_keeps_shape_and_range_and_draws_anew():
-    torch.manual_seed(0)
-    ink = to_ink(torch.randint(0, 256, (1, 48, 200), dtype=torch.uint8))
-    augmentation = make_augmentation(Config())
-    kinds = {type(t) for t in augmentation.transforms}
-    assert any(issubclass(kind, v2.RandomAffine) for kind in kinds)
-    assert v2.ColorJitter in kinds
-    first, second = augmentation(ink), augmentation(ink)
-    assert first.shape == ink.shape
-    assert first.min() >= 0
-    assert first.max() <= 1
-    assert not torch.equal(first, second)
-    torch.manual_seed(0)
-    assert torch.equal(first, (to_ink(torch.randint(0, 256, (1, 48, 200), dtype=torch.uint8)), augmentation(ink))[1])
-
-
-def test_a_neighbour_is_a_strip_of_the_other_line_on_paper():
-    """The line keeps all its pixels; what is added is the other's edge, near the line and not on it."""
-    line, other = torch.full((64, 90), 255, dtype=torch.uint8), torch.full((64, 70), 255, dtype=torch.uint8)
-    line[24:40, 5:85] = 10
-    other[10:30, 5:65] = torch.arange(20, dtype=torch.uint8)[:, None] + 40  # every row its own grey
-    torch.manual_seed(0)
-    sides = set()
-    for _ in range(200):
-        crowded = add_neighbour(line, other)
-        assert torch.equal(crowded[24:40], line[24:40])
-        strip = crowded[(crowded != line).any(1)].amin(1)  # the grey of each row that was added
-        changed = (crowded != line).any(1).nonzero()[:, 0]
-        assert 3 <= len(changed) <= 11
-        above = changed[-1] < 24
-        sides.add(bool(above))
-        gap = 24 - int(changed[-1]) - 1 if above else int(changed[0]) - 40
-        assert 1 <= gap <= 7
-        wanted = torch.arange(60 - len(strip), 60) if above else torch.arange(40, 40 + len(strip))
-        assert strip.tolist() == wanted.tolist()
-    assert sides == {True, False}
-
-
-def test_no_neighbour_where_there_is_no_room():
-    full = torch.zeros(64, 90, dtype=torch.uint8)
-    assert add_neighbour(full, full) is full
 
 
 def test_list_files_is_sorted_relative_and_recursive(tmp_path):

@@ -13,7 +13,6 @@ from dataset import Alphabet, Lines, to_ink
 from training import (
     draw_curves,
     last_path,
-    make_augmented_batch,
     make_batch,
     new_state,
     stop_requests,
@@ -35,10 +34,6 @@ def test_last_path():
     assert str(last_path("a/htr_crnn_mini.pth")) == os.path.join("a", "htr_crnn_mini.last.pth")
 
 
-def invert(ink):
-    return 1 - ink
-
-
 def test_a_batch_holds_the_pictures_as_they_are():
     data = lines(["A", "B", "C"])
     images, widths, texts = make_batch(data, [0, 2])
@@ -46,29 +41,6 @@ def test_a_batch_holds_the_pictures_as_they_are():
     assert widths.tolist() == [80, 82]
     assert torch.equal(images[1, 0, :, :82], to_ink(data.images[2]))
     assert (images[1, 0, :, 82:] == 0).all()
-
-
-def test_augmentation_only_where_asked_for():
-    data = lines(["A", "B", "C"])
-    plain = make_batch(data, [0, 2])[0]
-    assert torch.equal(make_augmented_batch(data, [0, 2], invert, 0.0, share=0.0)[0], plain)
-    inverted = make_augmented_batch(data, [0, 2], invert, 0.0, share=1.0)[0]
-    assert torch.equal(inverted[0, 0, :, :80], 1 - plain[0, 0, :, :80])
-    torch.manual_seed(0)
-    batch = make_augmented_batch(data, [0] * 500, invert, 0.0, share=0.3)[0]
-    augmented = sum(not torch.equal(image, plain[0, :, :, :80]) for image in batch)
-    assert 100 < augmented < 200
-
-
-def test_neighbours_come_to_their_share_of_the_augmented_pictures():
-    """Lines in the middle of paper, so that there is room: the only change is the strip."""
-    image = torch.full((64, 80), 255, dtype=torch.uint8)
-    image[25:40, 10:70] = 0
-    data = Lines(["a", "b"], [image, image.clone()], ["A", "B"], Counter(used=2))
-    torch.manual_seed(0)
-    batch = make_augmented_batch(data, [0] * 500, torch.nn.Identity(), 0.5, share=0.6)[0]
-    crowded = sum(not torch.equal(picture[0], to_ink(image)) for picture in batch)
-    assert 100 < crowded < 200
 
 
 def test_validation_counts_each_image_once_and_unknown_characters_in_the_scores_only():

@@ -1,0 +1,193 @@
+import math
+
+import pytest
+import torch
+
+from augmentation import (
+    add_neighbours,
+    augment,
+    break_strokes,
+    change_strokes,
+    color_jitter,
+    cut_lines,
+    heaviness,
+    random_affine,
+)
+from config import Config
+
+SETTINGS = Config(AUGMENT_STEPS=100, HEAVY_STEPS=300)
+
+
+def words(count=6, width=200, height=64):
+    """Ink (N, 1, H, W) in a band across the middle, widths 40 px less for every other picture, paper beyond."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(count, 1, height, width)
+    widths = torch.tensor([width - 40 * (n % 2) for n in range(count)])
+    for n, w in enumerate(widths.tolist()):
+        images[n, 0, 24:40, 5 : w - 5] = (torch.rand(16, w - 10, generator=generator) > 0.4).float()
+    return images, widths
+
+
+@pytest.mark.parametrize("width", [40, 300, 1500])
+def test_affine_never_cuts_a_letter_off(width):
+    """A fully inked picture keeps all its ink, scaled as far as its four corners ask for."""
+    torch.manual_seed(0)
+    count, height = 40, 48
+    angles, slants = torch.empty(count).uniform_(-0.17, 0.17), torch.empty(count).uniform_(-0.35, 0.35)
+    scales, squeezes = torch.empty(count).uniform_(0.7, 1), torch.empty(count).uniform_(0.8, 1)
+    ink, widths = torch.ones(count, 1, height, width), torch.full((count,), width)
+    out = random_affine(ink, widths, angles, slants, scales, squeezes, torch.zeros(count))
+    for n in range(count):
+        angle, slant = float(angles[n]), math.tan(float(slants[n]))
+        corners = []
+        for corner in (-width / 2, width / 2):  # of the upper edge; those of the lower lie opposite
+            x, y = corner * float(squeezes[n]) - slant * height / 2, -height / 2
+            corners.append((math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y))
+        fit_x = width / 2 / max(abs(x) for x, _ in corners)
+        fit_y = height / 2 / max(abs(y) for _, y in corners)
+        scale = min(float(scales[n]), fit_x, fit_y)
+        assert float(out[n].sum()) == pytest.approx(scale**2 * float(squeezes[n]) * height * width, rel=0.03)
+
+
+def test_affine_turns_slants_and_squeezes_as_told():
+    ink = torch.zeros(1, 1, 65, 201)
+    ink[0, 0, 12:53, 100] = 1  # an upright stroke through the middle
+    ink[0, 0, 32, 60:141] = 1  # and a level one
+    one, zero, width = torch.ones(1), torch.zeros(1), torch.tensor([201])
+
+    def stroke_ends(angle=zero, slant=zero, scale=0.8 * one, squeeze=one):
+        out = random_affine(ink, width, angle, slant, scale, squeeze, zero)[0, 0]
+        y, x = (out > 0.3).nonzero().T
+        return (x[y == y.min()].float().mean() - x[y == y.max()].float().mean()), x.max() - x.min(), y.max() - y.min()
+
+    lean, wide, high = stroke_ends()
+    assert (abs(float(lean)), int(wide), int(high)) == (0, pytest.approx(64, abs=2), pytest.approx(32, abs=2))
+    lean, wide, high = stroke_ends(squeeze=0.5 * one)
+    assert (int(wide), int(high)) == (pytest.approx(32, abs=2), pytest.approx(32, abs=2))
+    lean, wide, high = stroke_ends(slant=torch.tensor([0.3]))
+    assert abs(float(lean)) == pytest.approx(32 * math.tan(0.3), abs=2)
+    assert int(wide) == pytest.approx(64, abs=2)
+    lean, wide, high = stroke_ends(angle=torch.tensor([0.1]))
+    assert abs(float(lean)) == pytest.approx(32 * math.sin(0.1), abs=2)
+
+
+def test_bending_moves_no_point_farther_than_told():
+    torch.manual_seed(0)
+    images = torch.zeros(20, 1, 64, 200)
+    images[:, 0, 20, 100] = 1
+    images[:, 0, 19:22, 99:102] = 1
+    bends = torch.full((20,), 4.0)
+    one, zero, widths = torch.ones(20), torch.zeros(20), torch.full((20,), 200)
+    still = random_affine(images, widths, zero, zero, one, one, zero)
+    assert torch.allclose(still, images, atol=1e-3)
+    bent = random_affine(images, widths, zero, zero, one, one, bends)
+    assert not torch.allclose(bent, images, atol=0.5)
+    assert (bent.sum((1, 2, 3)) > 3).all()
+
+
+def test_a_neighbour_is_a_strip_of_the_next_picture_on_paper():
+    """The line keeps all its pixels; what is added is the other's edge, near the line and not on it."""
+    line, other = torch.zeros(64, 90), torch.zeros(64, 90)
+    line[24:40, 5:85] = 1
+    other[10:30, 5:65] = torch.arange(20)[:, None] / 40 + 0.51  # every row its own grey
+    images = torch.stack([line, other])[:, None]
+    torch.manual_seed(0)
+    sides = set()
+    for _ in range(200):
+        crowded = add_neighbours(images, torch.tensor([60, 90]), torch.tensor([True, False]))
+        assert torch.equal(crowded[1], images[1])
+        crowded = crowded[0, 0]
+        assert torch.equal(crowded[:, 60:], line[:, 60:])  # nothing comes into the padding
+        assert torch.equal(crowded[24:40], line[24:40])
+        changed = (crowded != line).any(1).nonzero()[:, 0]
+        strip = crowded[changed].amax(1)
+        assert 3 <= len(changed) <= 11
+        above = bool(changed[-1] < 24)
+        sides.add(above)
+        gap = 24 - int(changed[-1]) - 1 if above else int(changed[0]) - 40
+        assert 1 <= gap <= 7
+        rows = torch.arange(20 - len(strip), 20) if above else torch.arange(len(strip))
+        assert torch.allclose(strip, rows / 40 + 0.51)
+    assert sides == {True, False}
+
+
+def test_no_neighbour_where_there_is_no_room():
+    full = torch.ones(2, 1, 64, 90)
+    assert torch.equal(add_neighbours(full, torch.tensor([90, 90]), torch.tensor([True, True])), full)
+
+
+def test_cut_lines_takes_at_most_a_fifth_of_the_line_off_top_and_foot():
+    images, _ = words(200)
+    torch.manual_seed(0)
+    chosen = torch.arange(200) % 2 == 0
+    cut = cut_lines(images, chosen)
+    assert torch.equal(cut[1::2], images[1::2])
+    lost = (images - cut).sum((1, 3))[::2]  # by row
+    assert (lost >= 0).all()
+    assert (lost[:, 28:36] == 0).all()  # 16 rows of ink: 4 at most from either side
+    assert (lost.sum(1) > 0).float().mean() > 0.5
+
+
+def test_strokes_are_blends_with_the_dilated_and_the_eroded_picture():
+    images, _ = words(3)
+    changed = change_strokes(images, torch.tensor([1.0, -1.0, 0.0]))
+    assert torch.equal(changed[0], torch.nn.functional.max_pool2d(images[0], 3, 1, 1))
+    assert torch.equal(changed[1], -torch.nn.functional.max_pool2d(-images[1], 3, 1, 1))
+    assert torch.equal(changed[2], images[2])
+    half = change_strokes(images, torch.tensor([0.5, 0.5, 0.5]))
+    assert torch.allclose(half[0], (images[0] + changed[0]) / 2)
+
+
+def test_broken_strokes_lose_their_share_of_the_ink():
+    torch.manual_seed(0)
+    images = torch.ones(2, 1, 64, 400)
+    broken = break_strokes(images, torch.tensor([0.2, 0.0]))
+    assert torch.equal(broken[1], images[1])
+    assert float(broken[0].mean()) == pytest.approx(0.8, abs=0.03)
+
+
+def test_color_jitter_scales_the_ink_and_keeps_the_mean_under_contrast():
+    images, widths = words(4)
+    images = images * 0.5
+    one = torch.ones(4)
+    assert torch.allclose(color_jitter(images, widths, 1.4 * one, one), 1.4 * images)
+    flat = color_jitter(images, widths, one, 0 * one)
+    mean = images[1, 0, :, : widths[1]].mean()
+    assert torch.allclose(flat[1, 0, :, : widths[1]], mean)
+    assert (flat[1, 0, :, widths[1] :] == 0).all()
+
+
+def test_light_changes_grow_in_first_and_heavy_ones_after_them():
+    assert [heaviness(SETTINGS, step) for step in (0, 100, 200, 300, 9999)] == [0, 0, 0.5, 1, 1]
+    assert heaviness(Config(HEAVY_STEPS=0), 0) == 1
+    images, widths = words(400)
+    torch.manual_seed(0)
+
+    def changed(step):
+        return int((augment(images, widths, SETTINGS, step) != images).any(3).any(2).sum())
+
+    assert changed(0) == 0
+    assert 60 < changed(25) < 140
+    assert changed(100) == 400
+
+
+@pytest.mark.parametrize("step", [50, 100, 300])
+def test_a_picture_stays_in_its_frame_and_in_range(step):
+    images, widths = words(50)
+    torch.manual_seed(0)
+    out = augment(images, widths, SETTINGS, step)
+    assert out.shape == images.shape
+    assert out.min() >= 0
+    assert out.max() <= 1
+    for image, width in zip(out, widths.tolist(), strict=True):
+        assert (image[..., width + 1 :] == 0).all()
+    assert not torch.equal(out, augment(images, widths, SETTINGS, step))
+    torch.manual_seed(0)
+    assert torch.equal(out, augment(images, widths, SETTINGS, step))
+
+
+def test_pictures_of_a_batch_change_each_in_its_own_way():
+    images, widths = words(2)
+    torch.manual_seed(0)
+    out = augment(images[[0, 0]], widths[[0, 0]], SETTINGS, 300)
+    assert not torch.allclose(out[0], out[1], atol=0.1)
