@@ -34,19 +34,18 @@ def ink_rows(images: Tensor) -> tuple[Tensor, Tensor]:
     return top.masked_fill(empty, 0), bottom.masked_fill(empty, height)
 
 
-def add_neighbours(images: Tensor, widths: Tensor, chosen: Tensor) -> Tensor:
+def add_neighbours(images: Tensor, others: Tensor, widths: Tensor) -> Tensor:
     """Put a strip of another line above or below, as where a scan cuts through the form's next line.
 
-    images (N, 1, H, W), chosen (N,) bool. The strip comes from the next picture of the batch, is 3 to 11 rows high and
-    lies up to 7 rows off the line, on paper only; where there is no room for it the picture stays as it is.
+    images and others (N, 1, H, W), widths (N,) of the images. The strip is 3 to 11 rows high and lies up to 7 rows off
+    the line, on paper only; where there is no room for it the picture stays as it is.
     """
     count, _, height, width = images.shape
-    (top, bottom), others = ink_rows(images), images.roll(-1, 0)
-    other_top, other_bottom = top.roll(-1), bottom.roll(-1)
+    (top, bottom), (other_top, other_bottom) = ink_rows(images), ink_rows(others)
     above, gap = torch.rand(count) < 0.5, torch.randint(1, 8, (count,))
     room = torch.where(above, top, height - bottom) - gap
     rows = torch.randint(3, 12, (count,)).minimum(room).minimum(other_bottom - other_top)
-    rows = torch.where(chosen & (rows >= 3), rows, 0)
+    rows = torch.where(rows >= 3, rows, 0)
     first = torch.where(above, top - gap - rows, bottom + gap)
     other_first = torch.where(above, other_bottom - rows, other_top)
     y = torch.arange(height)  # (H,)
@@ -57,19 +56,15 @@ def add_neighbours(images: Tensor, widths: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(replaced.to(images.device), strip, images)
 
 
-def cut_lines(images: Tensor, chosen: Tensor) -> Tensor:
-    """Wipe up to a fifth of the line's height off its top and its foot, as where a scan cuts the letters.
-
-    images (N, 1, H, W), chosen (N,) bool.
-    """
+def cut_lines(images: Tensor) -> Tensor:
+    """Wipe up to a fifth of the line off its top and its foot, as where a scan cuts the letters: (N, 1, H, W)."""
     count, _, height, _ = images.shape
     top, bottom = ink_rows(images)
-    most = 0.2 * (bottom - top) * chosen
+    most = 0.2 * (bottom - top)
     side = torch.rand(count)
     first, last = top + most * side, bottom - most * (1 - side) * torch.rand(count)
     y = torch.arange(height)
     kept = (y >= first[:, None].floor()) & (y < last[:, None].ceil())  # (N, H)
-    kept |= ~chosen[:, None]
     return images * kept[:, None, :, None].to(images.device)
 
 
@@ -127,21 +122,21 @@ def random_affine(
     shift_x = uniform(count, -1, 1) * (widths - scales * extent_x) / 2
     shift_y = uniform(count, -1, 1) * (height - scales * extent_y) / 2
     centre_x, centre_y = (widths - 1) / 2, (height - 1) / 2
-    field = uniform(count * 2 * 5 * (2 + width // 24), -1, 1).view(count, 2, 5, -1)
-    field = field * bends[:, None, None, None]
 
-    def to_device(values):
-        return values.to(images.device)[:, None, None]  # (N, 1, 1)
-
-    x = torch.arange(width, device=images.device) - to_device(centre_x + shift_x)  # (N, 1, W)
-    y = torch.arange(height, device=images.device)[:, None] - to_device(shift_y) - centre_y  # (N, H, 1)
-    back_x = to_device(cos / scales) * x + to_device(sin / scales) * y  # rotated back: (N, H, W)
-    back_y = to_device(cos / scales) * y - to_device(sin / scales) * x
-    back_x = (back_x - to_device(slant) * back_y) / to_device(squeezes)
-    moved = F.interpolate(field.to(images.device), (height, width), mode="bilinear", align_corners=True)  # (N, 2, H, W)
-    from_x = back_x + to_device(centre_x) + moved[:, 0]
-    from_y = back_y + centre_y + moved[:, 1]
-    grid = torch.stack([2 * from_x / (width - 1) - 1, 2 * from_y / (height - 1) - 1], 3)  # (N, H, W, 2)
+    # Where the pixels of a coarse grid come from: interpolated linearly, that is exact for the affine part.
+    rows, columns = 5, 2 + width // 24
+    x = torch.linspace(0, width - 1, columns) - (centre_x + shift_x)[:, None, None]  # (N, 1, columns)
+    y = torch.linspace(0, height - 1, rows)[:, None] - (centre_y + shift_y)[:, None, None]  # (N, rows, 1)
+    cos, sin, slant, scales, squeezes, bends, centre_x = (
+        values[:, None, None] for values in (cos, sin, slant, scales, squeezes, bends, centre_x)
+    )
+    back_x, back_y = (cos * x + sin * y) / scales, (cos * y - sin * x) / scales  # (N, rows, columns)
+    from_x = (back_x - slant * back_y) / squeezes + centre_x
+    from_y = back_y + centre_y
+    field = uniform(2 * count * rows * columns, -1, 1).view(2, count, rows, columns) * bends
+    coarse = torch.stack([2 * (from_x + field[0]) / (width - 1) - 1, 2 * (from_y + field[1]) / (height - 1) - 1], 1)
+    grid = F.interpolate(coarse.to(images.device), (height, width), mode="bilinear", align_corners=True)
+    grid = grid.permute(0, 2, 3, 1)  # (N, H, W, 2)
     return F.grid_sample(images, grid, align_corners=True)
 
 
@@ -173,12 +168,18 @@ def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor
     share = 1.0 if step >= config.AUGMENT_STEPS else step / config.AUGMENT_STEPS
     heavy = heaviness(config, step)
     chosen = torch.rand(count) < share
-    plain = images
-    images = add_neighbours(images, widths, torch.rand(count) < config.NEIGHBOURS)
+    plain, images = images, images.clone()
+
+    def some(share):
+        return (torch.rand(count) < share).nonzero()[:, 0]
+
+    if len(crowded := some(config.NEIGHBOURS)):
+        images[crowded] = add_neighbours(images[crowded], plain[(crowded + 1) % count], widths[crowded])
     if heavy:
-        worn = torch.rand(3, count) < heavy * config.WEAR
-        images = cut_lines(images, worn[0])
-        images = break_strokes(images, worn[1] * uniform(count, 0, 0.2))
+        if len(cut := some(heavy * config.WEAR)):
+            images[cut] = cut_lines(images[cut])
+        if len(broken := some(heavy * config.WEAR)):
+            images[broken] = break_strokes(images[broken], uniform(len(broken), 0, 0.2))
         images = change_strokes(images, heavy * config.STROKES * uniform(count, -1, 1))
     images = random_affine(
         images,

@@ -4,6 +4,7 @@ A picture becomes a grey uint8 tensor (H, W) of fixed height and its own width, 
 float ink (N, 1, H, W): 0 is paper, 1 is ink, so zero padding is background.
 """
 
+import hashlib
 import itertools
 import math
 import os
@@ -23,10 +24,15 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from config import Config, HTRError
+from pictures import Pictures
 
 WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000  # a picture of more is refused before it is decoded
+IN_MEMORY = 20_000  # pictures of a larger set are kept in a file, which is mapped
+CACHE_DIR = "htr_cache"  # that file's folder, in the current one
+PREPROCESSING = 1  # to be raised whenever `load_image` or what fits changes
+WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
 MOST_LOST = 0.05  # share of missing or unreadable images from which on training stops
 
 # Pillow's own warning comes above our cap, where the picture is refused anyway.
@@ -234,12 +240,12 @@ def list_files(folder: str | os.PathLike) -> list[str]:
 class Lines:
     """Pictures of lines with their texts, in memory.
 
-    images: uint8 tensors (H, W_i); texts: cleaned labels; filenames: as in the CSV;
+    images: grey uint8 (H, W_i); texts: cleaned labels; filenames: as in the CSV;
     counts: what became of each row of the CSV, by reason; its values sum to the number of rows.
     """
 
     filenames: list[str]
-    images: list[Tensor]
+    images: Pictures
     texts: list[str]
     counts: Counter
 
@@ -249,6 +255,20 @@ class Lines:
     def summary(self) -> str:
         parts = [f"{count:,} {reason}" for reason, count in self.counts.items() if count]
         return f"{sum(self.counts.values()):,} rows = " + " + ".join(parts)
+
+
+def fingerprint(folder: Path, candidates: Sequence[tuple[str, str]], wanted: int, config: Config) -> str:
+    """Changes whenever the pictures that `load_lines` takes would: with a file, a text or a setting."""
+    settings = (PREPROCESSING, wanted, config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH)
+    digest = hashlib.blake2b(repr(settings).encode())
+    for filename, text in candidates:
+        try:
+            status = os.stat(f"{folder}/{filename}")
+            state = (filename, text, status.st_size, status.st_mtime_ns)
+        except OSError:
+            state = (filename, text)
+        digest.update(repr(state).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str, int], bool]) -> Lines:
@@ -285,33 +305,50 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str
     # Rows in a random order, taken one by one until enough are usable: a random sample of the usable rows
     # without reading the others' pictures.
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(config.SEED)).tolist()
+    candidates = [candidates[i] for i in order]
     wanted = min(num_samples or len(order), len(order))
-    images = read_images([folder / candidates[i][0] for i in order], config, config.WORKERS)
-    lines = Lines([], [], [], counts)
-    unreadable, too_long = [], 0
-    reading = tqdm(images, f"reading {split} images", wanted, unit="img", leave=False, disable=None)
-    for index, image in zip(order, reading, strict=True):
-        filename, text = candidates[index]
-        if isinstance(image, ImageError):
-            unreadable.append(f"{filename} ({image})")
-        elif not fits(text, image.shape[1]):
-            too_long += 1
-        else:
-            lines.filenames.append(filename)
-            lines.images.append(image)
-            lines.texts.append(text)
-            if len(lines) == wanted:
+    used, unreadable, too_long = [], [], []  # places among the candidates
+
+    def usable_images():
+        images = read_images([folder / filename for filename, _ in candidates], config, config.WORKERS)
+        bar = tqdm(images, f"reading {split} images", wanted, unit="img", leave=False, disable=None)
+        for i, image in enumerate(bar):
+            if isinstance(image, ImageError):
+                unreadable.append((i, str(image)))
+            elif not fits(candidates[i][1], image.shape[1]):
+                too_long.append(i)
+            else:
+                used.append(i)
+                yield image
+            if len(used) == wanted:
                 break
-    read = len(lines) + len(unreadable) + too_long
+
+    if wanted <= IN_MEMORY:
+        images = Pictures.of(usable_images())
+    else:
+        cache, key = Path(CACHE_DIR, f"{split}.pictures"), fingerprint(folder, candidates, wanted, config)
+        kept = Pictures.mapped(cache, key)
+        if kept is None:
+            facts = {"used": used, "unreadable": unreadable, "too_long": too_long}
+            Pictures.write(cache, key, usable_images(), facts)
+            kept = Pictures.mapped(cache, key)
+            if kept is None:
+                raise HTRError(f"{cache} changed while it was written: run again")
+        images, facts = kept
+        used, unreadable, too_long = facts["used"], facts["unreadable"], facts["too_long"]
+        print(f"{split}: {len(images):,} pictures in {cache}, {images.data.numel() / 1e9:.1f} GB")
+    lines = Lines([candidates[i][0] for i in used], images, [candidates[i][1] for i in used], counts)
+    read = len(lines) + len(unreadable) + len(too_long)
     counts["used"] = len(lines)
     counts["not drawn"] = len(candidates) - read
     counts["image missing"] = len(missing)
     counts["image unreadable"] = len(unreadable)
-    counts["label too long for its image"] = too_long
+    counts["label too long for its image"] = len(too_long)
     if len(unreadable) > MOST_LOST * max(1, read):
+        first, reason = unreadable[0]
         raise HTRError(
-            f"{len(unreadable):,} of {read:,} images in {folder} are unreadable, {unreadable[0]} among them: copy or"
-            " unpack the dataset again"
+            f"{len(unreadable):,} of {read:,} images in {folder} are unreadable, {candidates[first][0]} ({reason})"
+            " among them: copy or unpack the dataset again"
         )
     if not lines:
         raise HTRError(f"{csv} has no usable row: {lines.summary()}")
@@ -339,17 +376,18 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
 
 def to_ink(image: Tensor) -> Tensor:
     """Grey uint8 (..., H, W) to float ink in [0, 1], paper = 0."""
-    return 1 - image.float() / 255
+    return image.float().mul_(-1 / 255).add_(1)
 
 
-def collate(inks: Sequence[Tensor], multiple: int = 16) -> tuple[Tensor, Tensor]:
-    """Pad lines (H, W_i) with background to one width, a multiple of `multiple`.
+def padded_width(widths: Iterable[int]) -> int:
+    """The width of a batch: few different ones, so that what is set up for a shape is used again."""
+    return math.ceil(max(widths) / WIDTH_STEP) * WIDTH_STEP
 
-    Returns images (N, 1, H, W) float, widths (N,) int64 on the CPU.
-    """
-    widths = torch.tensor([ink.shape[-1] for ink in inks])
-    width = math.ceil(int(widths.max()) / multiple) * multiple
-    images = torch.zeros(len(inks), 1, inks[0].shape[-2], width)
-    for image, ink in zip(images, inks, strict=True):
-        image[0, :, : ink.shape[-1]] = ink
-    return images, widths
+
+def collate(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Put grey uint8 lines (H, W_i) on paper of one width. Returns float ink (N, 1, H, W) and widths (N,) int64."""
+    widths = [image.shape[1] for image in images]
+    batch = torch.full((len(images), 1, images[0].shape[0], padded_width(widths)), 255, dtype=torch.uint8)
+    for row, image in zip(batch, images, strict=True):
+        row[0, :, : image.shape[1]] = image
+    return to_ink(batch), torch.tensor(widths)

@@ -20,8 +20,8 @@ from dataset import (
     list_files,
     read_images,
     read_labels,
-    to_ink,
 )
+from files import whole_file
 from model import CRNN, Reading, greedy_decode
 from utils import (
     Score,
@@ -31,7 +31,6 @@ from utils import (
     load_checkpoint,
     restore_settings,
     restore_weights,
-    whole_file,
 )
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
@@ -61,7 +60,7 @@ class Reader:
     @torch.inference_mode()
     def read(self, images: Sequence[Tensor]) -> list[Reading]:
         """Read grey uint8 lines (H, W_i) as one batch."""
-        batch, widths = collate([to_ink(image) for image in images])
+        batch, widths = collate(images)
         with autocast(self.device):
             logits, lengths = self.model(batch.to(self.device), widths)
         return greedy_decode(logits, lengths)

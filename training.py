@@ -22,12 +22,14 @@ from dataset import (
     Alphabet,
     Lines,
     batches_by_width,
-    collate,
     load_lines,
+    padded_width,
     to_ink,
 )
+from files import whole_file
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
-from utils import Score, autocast, build_model, restore_weights, save_checkpoint, whole_file
+from pictures import Pictures
+from utils import Score, autocast, build_model, restore_weights, save_checkpoint
 
 MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that are of no use elsewhere
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
@@ -156,7 +158,9 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
 
 def make_batch(lines: Lines, indices: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
     """images (N, 1, H, W), widths (N,), texts."""
-    return *collate([to_ink(lines.images[i]) for i in indices]), [lines.texts[i] for i in indices]
+    widths = [lines.images.widths[i] for i in indices]
+    images = to_ink(lines.images.batch(indices, padded_width(widths)))
+    return images, torch.tensor(widths), [lines.texts[i] for i in indices]
 
 
 # ------------------------------------------------------------------------------------- training, validation
@@ -168,7 +172,7 @@ def validate(
 ) -> tuple[float, Score]:
     """Mean CTC loss of the images whose text the alphabet can write, in nats an image, and the scores of all."""
     model.eval()
-    order = sorted(range(len(lines)), key=lambda i: lines.images[i].shape[1])
+    order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
     score, loss_sum, known = Score(), 0.0, 0
     for start in range(0, len(order), batch_size):
         images, widths, texts = make_batch(lines, order[start : start + batch_size])
@@ -236,8 +240,9 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     Counts in `state`; returns False where it ended early because `stop` was filled.
     """
     config = state.config
-    widths_of_all = [image.shape[1] for image in lines.images]
-    batches = batches_by_width(widths_of_all, config.BATCH_SIZE, config.SEED, state.epoch + 1)[state.batches_done :]
+    batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)[
+        state.batches_done :
+    ]
     loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64)
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
     rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
@@ -266,7 +271,7 @@ def dry_run(state: State, train_lines: Lines, validation_lines: Lines) -> None:
     losses = train_batch(state, *make_batch(train_lines, range(size)))
     few = Lines(
         validation_lines.filenames[:size],
-        validation_lines.images[:size],
+        Pictures.of(validation_lines.images[i] for i in range(min(size, len(validation_lines)))),
         validation_lines.texts[:size],
         validation_lines.counts,
     )

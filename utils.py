@@ -1,20 +1,18 @@
-"""What training and prediction share: scores, the device, files that appear whole or not at all, checkpoints."""
+"""What training and prediction share: scores, the device, checkpoints."""
 
-import contextlib
 import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from rapidfuzz.distance import Levenshtein
 
 from config import Config, HTRError
 from dataset import Alphabet
+from files import whole_file
 from model import CRNN
 
 FORMAT = "htr-crnn"
@@ -78,36 +76,7 @@ def autocast(device: torch.device, training: bool = False) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-# ------------------------------------------------------------------------------------------------- files
-
-
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike, mode: str = "w", **options: Any) -> Iterator[IO]:
-    """Open a file for writing that replaces `path` only when all of it is on the disk.
-
-    Whatever happens before, the old file stays as it is. Takes `open`'s options; OSErrors become HTRErrors that
-    name the file.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, mode, **options) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            if os.name == "posix":  # the new name, too, must survive a power cut
-                folder = os.open(path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise HTRError(f"{path} cannot be written: {error.strerror or error}") from error
+# ------------------------------------------------------------------------------------------- checkpoints
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike) -> None:

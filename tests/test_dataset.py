@@ -393,6 +393,46 @@ def test_nothing_usable_stops(tmp_path):
         load_lines(make_set(tmp_path, [("a.png", ""), ("b.png", "EMPTY")]), "train", 0, fits)
 
 
+def test_a_large_set_is_decoded_once_and_then_mapped(tmp_path, monkeypatch, capsys):
+    """From the file come the same lines as from memory; a changed picture, text or setting makes it anew."""
+    rows = [(f"good{n:02}.png", f"NAME{n:02}") for n in range(40)] + [("broken.png", "X"), ("long.png", "A" * 60)]
+    config = make_set(tmp_path / "data", rows)
+    monkeypatch.chdir(tmp_path)
+    in_memory = load_lines(config, "train", 0, fits)
+    assert not Path(dataset.CACHE_DIR).exists()
+    monkeypatch.setattr(dataset, "IN_MEMORY", 10)
+    decoded = []
+    real = dataset.load_image
+    monkeypatch.setattr(dataset, "load_image", lambda path, *rest: decoded.append(path) or real(path, *rest))
+
+    def load(num_samples=0, decodes=True, config=config):
+        decoded.clear()
+        lines = load_lines(config, "train", num_samples, fits)
+        assert bool(decoded) == decodes
+        return lines
+
+    for decodes in (True, False):
+        mapped = load(decodes=decodes)
+        assert (mapped.filenames, mapped.texts, mapped.counts) == (
+            in_memory.filenames,
+            in_memory.texts,
+            in_memory.counts,
+        )
+        assert all(torch.equal(a, b) for a, b in zip(mapped.images, in_memory.images, strict=True))
+    assert "40 pictures in htr_cache/train.pictures" in capsys.readouterr().out
+    load(num_samples=20)
+    assert len(load(num_samples=20, decodes=False)) == 20
+    load(config=Config(DATA_DIR=config.DATA_DIR, IMG_HEIGHT=32))
+    load()
+    drawing((90, 40)).save(tmp_path / "data/train_v2/train/good00.png")
+    changed = load()
+    assert sorted(changed.images.widths) != sorted(in_memory.images.widths)
+    labels = tmp_path / "data/CSV/written_name_train.csv"
+    labels.write_text(labels.read_text().replace("NAME01", "OTHER"))
+    assert "OTHER" in load().texts
+    assert sorted(os.listdir(dataset.CACHE_DIR)) == ["train.pictures"]
+
+
 # ----------------------------------------------------------------------------------------------- batches
 
 
@@ -409,12 +449,16 @@ def test_batches_hold_every_image_once_and_similar_widths():
 
 def test_a_batch_is_ink_padded_with_paper():
     lines = [torch.full((32, 20), 255, dtype=torch.uint8), torch.zeros(32, 33, dtype=torch.uint8)]
-    images, widths = collate([to_ink(line) for line in lines])
+    images, widths = collate(lines)
     assert images.shape == (2, 1, 32, 48)
     assert widths.tolist() == [20, 33]
     assert images[0].abs().max() == 0
     assert images[1, 0, :, :33].min() == 1
     assert images[1, 0, :, 33:].max() == 0
+
+
+def test_grey_becomes_ink():
+    assert to_ink(torch.tensor([255, 0, 51], dtype=torch.uint8)).tolist() == pytest.approx([0, 1, 0.8], abs=1e-6)
 
 
 def test_list_files_is_sorted_relative_and_recursive(tmp_path):

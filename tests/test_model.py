@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from config import Config
-from dataset import collate, load_image, to_ink
+from dataset import collate, load_image
 from model import CRNN, Columns, ctc_loss, frames_needed, greedy_decode, hide_spans
 
 
@@ -53,10 +53,13 @@ def test_three_bidirectional_layers_and_batchnorm():
 def test_a_reading_does_not_depend_on_the_batch():
     model = small_model()
     generator = torch.Generator().manual_seed(3)
-    inks = [torch.rand(32, width, generator=generator) for width in (17, 200, 64, 90, 33, 4, 1)]
-    together, lengths = model(*collate(inks))
-    for n, ink in enumerate(inks):
-        alone, (length,) = model(*collate([ink], multiple=4))
+    widths = torch.tensor([17, 200, 64, 90, 33, 4, 1])
+    images = torch.zeros(len(widths), 1, 32, 208)
+    for image, width in zip(images, widths, strict=True):
+        image[..., :width] = torch.rand(32, width, generator=generator)
+    together, lengths = model(images, widths)
+    for n, width in enumerate(widths):
+        alone, (length,) = model(images[n : n + 1, ..., : 4 * CRNN.frames(width)], widths[n : n + 1])
         difference = (together[: lengths[n], n].log_softmax(1) - alone[:length, 0].log_softmax(1)).abs().max()
         assert length == lengths[n]
         assert difference < 1e-4
@@ -209,7 +212,7 @@ def test_overfits_one_batch(data_dir):
     """The whole network learns eight pictures by heart."""
     torch.manual_seed(0)
     files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
-    images, widths = collate([to_ink(load_image(file, Config(IMG_HEIGHT=32))) for file in files])
+    images, widths = collate([load_image(file, Config(IMG_HEIGHT=32)) for file in files])
     labels = [[n % 4, n // 4, n % 4, 3 - n % 4] for n in range(8)]
     model = CRNN(4, 32, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from config import Config
 from dataset import Alphabet, Lines, to_ink
+from pictures import Pictures
 from training import (
     draw_curves,
     last_path,
@@ -27,7 +28,7 @@ TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
 def lines(texts, width=80) -> Lines:
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (16, width + n), dtype=torch.uint8, generator=generator) for n in range(len(texts))]
-    return Lines([f"{n}.png" for n in range(len(texts))], images, list(texts), Counter(used=len(texts)))
+    return Lines([f"{n}.png" for n in range(len(texts))], Pictures.of(images), list(texts), Counter(used=len(texts)))
 
 
 def test_last_path():

@@ -1,6 +1,5 @@
 import os
 import pickle
-import stat
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from utils import (
     restore_settings,
     restore_weights,
     save_checkpoint,
-    whole_file,
 )
 
 
@@ -52,39 +50,7 @@ def test_a_device_that_is_not_there_is_refused():
         choose_device(missing)
 
 
-# ------------------------------------------------------------------------------------------------- files
-
-
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "sub" / "a.txt"
-    with whole_file(path) as file:
-        file.write("old")
-    with pytest.raises(RuntimeError, match="half way"), whole_file(path) as file:
-        file.write("new")
-        file.flush()
-        assert path.read_text() == "old"
-        raise RuntimeError("half way")
-    assert path.read_text() == "old"
-    with whole_file(path) as file:
-        file.write("new")
-    assert path.read_text() == "new"
-    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
-def test_file_modes_follow_the_umask(tmp_path):
-    before = os.umask(0o027)
-    try:
-        save_checkpoint({"a": 1}, tmp_path / "a.pth")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.pth").stat().st_mode) == 0o640
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(HTRError, match="cannot be written"), whole_file(tmp_path / "file" / "a.txt") as file:
-        file.write("x")
+# ------------------------------------------------------------------------------------------- checkpoints
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
@@ -93,9 +59,6 @@ def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
         save_checkpoint({"a": lambda: None}, tmp_path / "a.pth")
     assert torch.equal(load_checkpoint(tmp_path / "a.pth")["a"], torch.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
-
-
-# ------------------------------------------------------------------------------------------- checkpoints
 
 
 class Attack:
