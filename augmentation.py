@@ -151,18 +151,18 @@ def color_jitter(images: Tensor, widths: Tensor, brightness: Tensor, contrast: T
 
 
 def heaviness(config: Config, step: int) -> float:
-    """How far the heavy augmentation has grown in at a training step: 0 up to AUGMENT_STEPS, 1 from HEAVY_STEPS on."""
+    """How far the heavy augmentation has grown in: 0 up to a third of HEAVY_STEPS, 1 from HEAVY_STEPS on."""
     if step >= config.HEAVY_STEPS:
         return 1.0
-    return max(0.0, (step - config.AUGMENT_STEPS) / (config.HEAVY_STEPS - config.AUGMENT_STEPS))
+    return max(0.0, (step / config.HEAVY_STEPS - 1 / 3) * 1.5)
 
 
 def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor:
     """Augment each picture of a batch with the share and the strength that the settings give this training step.
 
     images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU. First a growing share of the pictures
-    gets light changes: strips of neighbouring lines, RandomAffine, ColorJitter. From AUGMENT_STEPS to HEAVY_STEPS heavy
-    ones grow in, for which a short training has no use: bent and squeezed letters, other strokes, lines cut off.
+    gets light changes: strips of neighbouring lines, RandomAffine, ColorJitter. Then heavy ones grow in, for which a
+    short training has no use: bent and squeezed letters, other strokes, lines cut off.
     """
     count = len(images)
     share = 1.0 if step >= config.AUGMENT_STEPS else step / config.AUGMENT_STEPS

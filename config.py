@@ -73,7 +73,7 @@ class Config:
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
-    LR_PATIENCE: int = _setting(1, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
+    LR_PATIENCE: int = _setting(4, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
     GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)
     SHORTCUT_LOSS: float = _setting(0.3, "weight of the CTC loss on the CNN's own reading", least=0)
     EMA_DECAY: float = _setting(
@@ -89,7 +89,7 @@ class Config:
     BRIGHTNESS: float = _setting(0.3, "augmentation: largest relative change of the ink", least=0, most=1)
     CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
     HEAVY_STEPS: int = _setting(
-        10_000, "steps after which the heavy augmentation, which only long trainings need, is fully grown", least=0
+        9000, "from a third of so many steps on a heavy augmentation grows in, which only long trainings need", least=0
     )
     SQUEEZE: float = _setting(0.15, "heavy augmentation: width that letters lose at most", least=0, most=0.9)
     ELASTIC: float = _setting(3.0, "heavy augmentation: pixels that a point of a letter is moved at most", least=0)

@@ -8,6 +8,7 @@ Training 4 epochs at once, or 2 and then 2 more, gives the same weights, bit for
 
 import argparse
 import dataclasses
+from typing import Any
 
 from config import DEMO, MORE_EPOCHS, Config, add_flags, run, typed_settings
 
@@ -32,15 +33,21 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    # After parsing, so that --help answers at once.
+    import parallel  # after parsing, so that --help answers at once
+
+    with parallel.processes():
+        return go_on(model_path, typed)
+
+
+def go_on(model_path: str, typed: dict[str, Any]) -> int:
     from training import describe, fit, last_path, load_data, restore_state
     from utils import choose_device, load_checkpoint, restore_settings
 
     path = last_path(model_path)
     checkpoint = load_checkpoint(path)
     saved, alphabet = restore_settings(checkpoint, path)
-    more = typed.pop("EPOCHS", MORE_EPOCHS)
-    config = dataclasses.replace(saved, **typed | {"MINI_MODEL_PATH": model_path, "EPOCHS": checkpoint["epoch"] + more})
+    epochs = checkpoint["epoch"] + typed.get("EPOCHS", MORE_EPOCHS)
+    config = dataclasses.replace(saved, **typed | {"MINI_MODEL_PATH": model_path, "EPOCHS": epochs})
     device = choose_device(config.DEVICE)
     train_lines, validation_lines, alphabet = load_data(config, alphabet)
     state = restore_state(checkpoint, config, alphabet, device, path)

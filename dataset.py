@@ -271,12 +271,14 @@ def fingerprint(folder: Path, candidates: Sequence[tuple[str, str]], wanted: int
     return digest.hexdigest()
 
 
-def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str, int], bool]) -> Lines:
+def load_lines(
+    config: Config, split: str, num_samples: int, fits: Callable[[str, int], bool], in_memory: int = IN_MEMORY
+) -> Lines:
     """Read `num_samples` random usable lines of a split (0 = all), the same ones for the same seed.
 
     `fits(text, width)` says whether a text can be aligned with a picture of that width. Rows that are not usable are
-    left out and counted by reason. Raises HTRError where nothing is usable, or where more than 5 % of the images are
-    missing or unreadable.
+    left out and counted by reason. More than `in_memory` pictures are kept in a file under CACHE_DIR. Raises HTRError
+    where nothing is usable, or where more than 5 % of the images are missing or unreadable.
     """
     csv, folder = find_labels(config.DATA_DIR, split), find_images(config.DATA_DIR, split)
     table = read_labels(csv)
@@ -323,7 +325,7 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Callable[[str
             if len(used) == wanted:
                 break
 
-    if wanted <= IN_MEMORY:
+    if wanted <= in_memory:
         images = Pictures.of(usable_images())
     else:
         cache, key = Path(CACHE_DIR, f"{split}.pictures"), fingerprint(folder, candidates, wanted, config)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLANK = 0
 FRAME = 4  # pixels a frame is wide
@@ -28,6 +29,9 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
         self.pool = nn.MaxPool2d(pool) if pool != (1, 1) else nn.Identity()
         self.stride = pool[1]
+
+    def fuse(self) -> None:
+        self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, C_in, H, W), mask (N, 1, 1, W) -> (N, C_out, H', W') and the mask (N, 1, 1, W') of its width."""
@@ -47,6 +51,9 @@ class Columns(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, (rows, 1), bias=False)
         self.norm = nn.BatchNorm2d(channels)
+
+    def fuse(self) -> None:
+        self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (N, C, rows, T), mask (N, 1, 1, T) -> (N, C, T)."""
@@ -124,6 +131,12 @@ class CRNN(nn.Module):
         nn.init.zeros_(self.head.weight)  # the recurrent part starts silent
         nn.init.zeros_(self.head.bias)
         self.to(memory_format=torch.channels_last)  # faster on CPUs
+
+    def fuse(self) -> "CRNN":
+        """Put each BatchNorm into the convolution before it, for reading only: the same result in less time."""
+        for part in (*self.eval().blocks, self.columns):
+            part.fuse()
+        return self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def frames(width):

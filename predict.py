@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 BATCH_SIZE = 64  # more than in training: there are no gradients to keep
+READING_TIMEOUT = 600  # seconds in which a process has read its next few hundred images
 SHOWN = 12  # readings in the summary
 
 
@@ -91,25 +92,39 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
 
+    import parallel  # after parsing, so that --help answers at once
+
+    with parallel.processes(timeout=READING_TIMEOUT):
+        return read_all(config, Config(**defaults).MINI_MODEL_PATH, args)
+
+
+def read_all(config: Config, default_model_path: str, args: argparse.Namespace) -> int:
+    from collections import deque
+
     from tqdm import tqdm
 
+    import parallel
     from dataset import find_images, find_labels
     from reading import COLUMNS, LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
 
     if args.demo:
         from synthetic import draw_dataset
 
-        draw_dataset(config.DATA_DIR)
+        with parallel.first_process_first():
+            draw_dataset(config.DATA_DIR)
     output_dir = Path(args.output_dir or (Path(config.DATA_DIR, "output") if args.demo else "output"))
     labels = args.labels
     if args.demo and not args.paths and not labels:
         labels = find_labels(config.DATA_DIR, "test")
     files, others = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
-    model_path = weights_to_use(config.MINI_MODEL_PATH, Config(**defaults).MINI_MODEL_PATH)
+    model_path = weights_to_use(config.MINI_MODEL_PATH, default_model_path)
     reader = Reader.load(model_path, config.DEVICE)
 
     started = time.perf_counter()
     rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), COLUMNS
+    if parallel.rank():  # the first process writes for all
+        deque(rows, maxlen=0)
+        return 0
     truth = Truth(labels, reader.config) if labels else None
     if truth:
         rows, columns = truth.compare(rows), COLUMNS + LABEL_COLUMNS

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import parallel
 from config import Config, HTRError
 from dataset import (
     IMAGE_SUFFIXES,
@@ -35,7 +36,7 @@ from utils import (
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 LABEL_COLUMNS = ("TRUTH", "EDITS")
-WINDOW = 1024  # images that are sorted by width together
+WINDOW = 512  # images that are sorted by width together
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Reader:
         model = build_model(config, alphabet)
         restore_weights(model, checkpoint.get("model", {}), model_path)
         chosen = choose_device(device)
-        return cls(model.eval().to(chosen), alphabet, config, chosen)
+        return cls(model.to(chosen).fuse(), alphabet, config, chosen)
 
     @torch.inference_mode()
     def read(self, images: Sequence[Tensor]) -> list[Reading]:
@@ -68,28 +69,42 @@ class Reader:
     def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
         """Read (name, path) pairs; yields a row of COLUMNS for each, in the order given.
 
-        Holds the pictures of a few thousand files at most, however many there are.
+        Holds the pictures of a few thousand files at most, however many there are. With several processes each reads
+        every so many windows of files, and the first alone yields the rows of all.
         """
-        paths = [path for _, path in files]
+        windows = [files[start : start + WINDOW] for start in range(0, len(files), WINDOW)]
+        rank, world = parallel.rank(), parallel.world()
+        paths = [path for window in windows[rank::world] for _, path in window]
         images = read_images(paths, self.config, workers)
-        for start in range(0, len(files), WINDOW):
-            names = [name for name, _ in files[start : start + WINDOW]]
-            window = [next(images) for _ in names]
-            readable = [i for i, image in enumerate(window) if not isinstance(image, ImageError)]
-            readable.sort(key=lambda i: window[i].shape[1])
-            readings = {}
-            for first in range(0, len(readable), batch_size):
-                batch = readable[first : first + batch_size]
-                readings |= zip(batch, self.read([window[i] for i in batch]), strict=True)
-            for i, name in enumerate(names):
-                if i in readings:
-                    reading = readings[i]
-                    characters = " ".join(f"{p:.4f}" for p in reading.label_confidences)
-                    text = self.alphabet.decode(reading.labels)
-                    values = (name, text, round(reading.confidence, 6), "", characters)
-                else:
-                    values = (name, "", "", str(window[i]), "")
-                yield dict(zip(COLUMNS, values, strict=True))
+        for first in range(0, len(windows), world):
+            rows = []
+            if first + rank < len(windows):
+                names = [name for name, _ in windows[first + rank]]
+                rows = self.window_rows(names, [next(images) for _ in names], batch_size)
+            for part in parallel.gather(rows) or []:
+                yield from part
+
+    def window_rows(
+        self, names: Sequence[str], images: Sequence[Tensor | ImageError], batch_size: int
+    ) -> list[dict[str, Any]]:
+        """A row of COLUMNS for each image, read in batches of similar width."""
+        readable = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
+        readable.sort(key=lambda i: images[i].shape[1])
+        readings = {}
+        for first in range(0, len(readable), batch_size):
+            batch = readable[first : first + batch_size]
+            readings |= zip(batch, self.read([images[i] for i in batch]), strict=True)
+        rows = []
+        for i, name in enumerate(names):
+            if i in readings:
+                reading = readings[i]
+                characters = " ".join(f"{p:.4f}" for p in reading.label_confidences)
+                text = self.alphabet.decode(reading.labels)
+                values = (name, text, round(reading.confidence, 6), "", characters)
+            else:
+                values = (name, "", "", str(images[i]), "")
+            rows.append(dict(zip(COLUMNS, values, strict=True)))
+        return rows
 
 
 def find_files(paths: Iterable[str | Path]) -> tuple[list[tuple[str, Path]], int]:

@@ -26,22 +26,30 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    # After parsing, so that --help answers at once.
+    import parallel  # after parsing, so that --help answers at once
+
+    with parallel.processes():
+        return train(config, args.demo, args.dry_run)
+
+
+def train(config: Config, demo: bool, only_check: bool) -> int:
+    import parallel
     from synthetic import draw_dataset
     from training import describe, dry_run, fit, load_data, new_state
     from utils import choose_device
 
     device = choose_device(config.DEVICE)
-    if args.demo:
+    if demo:
         scratch = tempfile.TemporaryDirectory()
-        if args.dry_run:
+        if only_check:
             config = dataclasses.replace(config, DATA_DIR=scratch.name)
         print(f"drawn names in {config.DATA_DIR}")
-        draw_dataset(config.DATA_DIR)
+        with parallel.first_process_first():
+            draw_dataset(config.DATA_DIR)
     train_lines, validation_lines, alphabet = load_data(config)
     state = new_state(config, alphabet, device)
     print(describe(state))
-    if args.dry_run:
+    if only_check:
         dry_run(state, train_lines, validation_lines)
         return 0
     if Path(config.MINI_MODEL_PATH).exists():

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
+import parallel
 from augmentation import augment, heaviness
 from config import Config, HTRError, Interrupted
 from dataset import (
+    IN_MEMORY,
     Alphabet,
     Lines,
     batches_by_width,
@@ -45,12 +48,17 @@ def last_path(model_path: str | Path) -> Path:
 
 @dataclass
 class State:
-    """All that a run needs to go on bit for bit where it stopped; `average` is the running average of `model`."""
+    """All that a run needs to go on bit for bit where it stopped.
+
+    `network` computes with the weights of `model`, in step with other processes; `average` is their running average.
+    No random state is kept: what a step draws depends on the seed, the step and the process alone.
+    """
 
     config: Config
     alphabet: Alphabet
     device: torch.device
     model: CRNN
+    network: nn.Module
     average: CRNN
     optimizer: torch.optim.Optimizer
     scheduler: ReduceLROnPlateau
@@ -80,10 +88,6 @@ class State:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "random": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            },
             "epoch": self.epoch,
             "steps": self.steps,
             "batches_done": self.batches_done,
@@ -97,9 +101,10 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
     """A run at its start; seeds torch's random state."""
     torch.manual_seed(config.SEED)
     model = build_model(config, alphabet).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.LEARNING_RATE)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.LEARNING_RATE, fused=device.type != "mps")
     scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE)
-    return State(config, alphabet, device, model, copy.deepcopy(model), optimizer, scheduler)
+    return State(config, alphabet, device, model, parallel.wrap(model), average, optimizer, scheduler)
 
 
 def restore_state(
@@ -114,9 +119,6 @@ def restore_state(
         state.scheduler.load_state_dict(checkpoint["scheduler"])
         for name in ("epoch", "steps", "batches_done", "loss_sum", "best_loss", "history"):
             setattr(state, name, checkpoint[name])
-        torch.set_rng_state(checkpoint["random"]["cpu"])
-        if device.type == "cuda" and checkpoint["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(checkpoint["random"]["cuda"][: torch.cuda.device_count()])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HTRError(f"{path} holds no complete state to go on from: {error}") from error
     return state
@@ -134,10 +136,12 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     def fits(text: str, width: int) -> bool:
         return frames_needed(text) <= CRNN.frames(width)
 
-    train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits)
-    print(f"train: {train_lines.summary()}")
-    validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits)
-    print(f"validation: {validation_lines.summary()}")
+    in_memory = IN_MEMORY if parallel.world() == 1 else 0  # processes share a file
+    with parallel.first_process_first():
+        train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, in_memory)
+        print(f"train: {train_lines.summary()}")
+        validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory)
+        print(f"validation: {validation_lines.summary()}")
     used = Alphabet.of(train_lines.texts)
     alphabet = alphabet or used
     if not alphabet.knows(used.characters):
@@ -156,11 +160,13 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     return train_lines, validation_lines, alphabet
 
 
-def make_batch(lines: Lines, indices: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
-    """images (N, 1, H, W), widths (N,), texts."""
+def make_batch(lines: Lines, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, list[str]]:
+    """images (N, 1, H, W) of ink on the device, widths (N,) in pixels, texts."""
     widths = [lines.images.widths[i] for i in indices]
-    images = to_ink(lines.images.batch(indices, padded_width(widths)))
-    return images, torch.tensor(widths), [lines.texts[i] for i in indices]
+    images = lines.images.batch(indices, padded_width(widths))
+    if device.type == "cuda" and not images.is_cuda:
+        images = images.pin_memory()  # only then the copy does not wait
+    return to_ink(images.to(device, non_blocking=True)), torch.tensor(widths), [lines.texts[i] for i in indices]
 
 
 # ------------------------------------------------------------------------------------- training, validation
@@ -173,27 +179,34 @@ def validate(
     """Mean CTC loss of the images whose text the alphabet can write, in nats an image, and the scores of all."""
     model.eval()
     order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
-    score, loss_sum, known = Score(), 0.0, 0
-    for start in range(0, len(order), batch_size):
-        images, widths, texts = make_batch(lines, order[start : start + batch_size])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    sums = torch.zeros(
+        len(batches), 6, dtype=torch.float64
+    )  # a row a batch, so that any number of processes adds alike
+    for n in range(parallel.rank(), len(batches), parallel.world()):
+        images, widths, texts = make_batch(lines, batches[n], device)
         with autocast(device):
-            logits, lengths = model(images.to(device), widths)
+            logits, lengths = model(images, widths)
+        score, loss = Score(), 0.0
         for text, reading in zip(texts, greedy_decode(logits, lengths), strict=True):
             score.add(text, alphabet.decode(reading.labels))
-        rows = [n for n, text in enumerate(texts) if alphabet.knows(text)]
-        known += len(rows)
+        rows = [row for row, text in enumerate(texts) if alphabet.knows(text)]
         if rows:
-            loss_sum += float(ctc_loss(logits[:, rows], lengths[rows], [alphabet.encode(texts[n]) for n in rows]).sum())
-    return loss_sum / max(1, known), score
+            labels = [alphabet.encode(texts[row]) for row in rows]
+            loss = float(ctc_loss(logits[:, rows], lengths[rows], labels).sum())
+        sums[n] = torch.tensor([loss, len(rows), *dataclasses.astuple(score)])
+    loss_sum, known, *counts = parallel.all_sum(sums).sum(0).tolist()
+    return loss_sum / max(1, known), Score(*map(int, counts))
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """average = decay * average + (1 - decay) * model, for weights and BatchNorm statistics (Polyak averaging)."""
-    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    kept, new = zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True)
+    get_ema_multi_avg_fn(decay)(kept, new, 0)
+    for kept, new in pairs:
+        if not kept.is_floating_point():
             kept.copy_(new)
 
 
@@ -215,17 +228,21 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[str]) -> Tensor:
-    """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats."""
+def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[str], weight: float = 1.0) -> Tensor:
+    """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats.
+
+    With several processes each has its share of the batch, and `weight` is that share times their number: the mean of
+    their gradients is then that of the whole batch.
+    """
     config = state.config
     labels = [state.alphabet.encode(text) for text in texts]
     hidden = config.HIDDEN * heaviness(config, state.steps)
     with autocast(state.device, training=True):
-        logits, lengths, shortcut = state.model(images.to(state.device), widths, with_shortcut=True, hidden=hidden)
+        logits, lengths, shortcut = state.network(images, widths, with_shortcut=True, hidden=hidden)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
     state.optimizer.zero_grad()
-    loss.backward()
+    (weight * loss).backward()
     nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
     state.optimizer.step()
     # A short memory at first, so that the average does not remember the random start.
@@ -234,41 +251,53 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     return losses.detach()
 
 
+def seed_step(state: State) -> None:
+    """Make what the next step draws depend on the seed, the step and the process alone."""
+    torch.manual_seed((state.config.SEED * 1_000_003 + state.steps) * 4096 + parallel.rank())
+
+
 def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     """Train on the batches of the epoch under way that are still to do.
 
-    Counts in `state`; returns False where it ended early because `stop` was filled.
+    Counts in `state`; returns False where it ended early because `stop` was filled, here or in another process.
     """
-    config = state.config
-    batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)[
-        state.batches_done :
-    ]
-    loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64)
+    config, rank, world = state.config, parallel.rank(), parallel.world()
+    batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
     rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
+    # Added up where it is computed: to look at it would make the CPU wait for the GPU.
+    loss_sum = torch.tensor(0.0, dtype=torch.float64, device="cpu" if state.device.type == "mps" else state.device)
+    stopped = False
     state.model.train()
-    with tqdm(total=len(lines), unit="img", leave=False, disable=None) as bar:
+    with tqdm(total=len(lines), unit="img", leave=False, disable=parallel.no_bar()) as bar:
         bar.set_description(f"epoch {state.epoch + 1}")
-        bar.update(len(lines) - sum(map(len, batches)))
-        for batch in batches:
-            images, widths, texts = make_batch(lines, batch)
-            images = augment(images.to(state.device), widths, config, state.steps)
-            losses = train_batch(state, images, widths, texts)
-            loss_sum += losses.sum().cpu()
+        bar.update(sum(map(len, batches[: state.batches_done])))
+        for batch in batches[state.batches_done :]:
+            seed_step(state)
+            mine = batch[rank::world]
+            images, widths, texts = make_batch(
+                lines, mine or batch[:1], state.device
+            )  # every process takes part in every step
+            images = augment(images, widths, config, state.steps)
+            losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch))
+            if mine:
+                loss_sum += losses.sum().to(loss_sum.device)
             state.batches_done += 1
             bar.update(len(batch))
-            if not bar.disable:
+            if not bar.disable and state.batches_done % 20 == 0:
                 bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=rate, refresh=False)
-            if stop:
-                break
-    state.loss_sum = float(loss_sum)
-    return not stop
+            if world == 1 or state.batches_done % 16 == 0:
+                stopped = parallel.all_agree(bool(stop))
+                if stopped:
+                    break
+    state.loss_sum += float(parallel.all_sum(loss_sum.cpu()))
+    return not (stopped or parallel.all_agree(bool(stop)))
 
 
 def dry_run(state: State, train_lines: Lines, validation_lines: Lines) -> None:
     """One batch through training and validation; says what came out and writes nothing."""
     size = min(state.config.BATCH_SIZE, len(train_lines))
-    losses = train_batch(state, *make_batch(train_lines, range(size)))
+    losses = train_batch(state, *make_batch(train_lines, range(size), state.device))
     few = Lines(
         validation_lines.filenames[:size],
         Pictures.of(validation_lines.images[i] for i in range(min(size, len(validation_lines)))),
@@ -284,7 +313,8 @@ def dry_run(state: State, train_lines: Lines, validation_lines: Lines) -> None:
 
 def describe(state: State) -> str:
     weights = sum(parameter.numel() for parameter in state.model.parameters())
-    return f"network: {weights / 1e6:.2f} million weights, on {state.device.type}"
+    processes = f", {parallel.world()} processes" if parallel.world() > 1 else ""
+    return f"network: {weights / 1e6:.2f} million weights, on {state.device.type}{processes}"
 
 
 def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) -> None:
@@ -295,15 +325,21 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     """
     config = state.config
     best_path, state_path = Path(config.MINI_MODEL_PATH), last_path(config.MINI_MODEL_PATH)
+    if state.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(state.device)
+        if train_lines.images.data.numel() < free / 4:
+            train_lines.images = train_lines.images.to(state.device)
     with stop_requests() as stop:
         while state.epoch < epochs:
             started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
             if not train_epoch(state, train_lines, stop):
-                save_checkpoint(state.last_checkpoint(), state_path)
+                if parallel.rank() == 0:
+                    save_checkpoint(state.last_checkpoint(), state_path)
                 raise Interrupted(
                     stop[0], f"stopped in epoch {state.epoch + 1}; the state is saved: go on with continue_train.py"
                 )
             speed = (len(train_lines) - images_before) / (time.perf_counter() - started)
+            parallel.take_weights(state.average)  # statistics of BatchNorm are each process's own
             loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
 
             state.epoch += 1
@@ -315,16 +351,19 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             best = loss < state.best_loss
             if best:
                 state.best_loss = loss
-                save_checkpoint(state.best_checkpoint(), best_path)
-            save_checkpoint(state.last_checkpoint(), state_path)
-            write_history(state.history, best_path.with_suffix(".history.csv"))
+            if parallel.rank() == 0:
+                if best:
+                    save_checkpoint(state.best_checkpoint(), best_path)
+                save_checkpoint(state.last_checkpoint(), state_path)
+                write_history(state.history, best_path.with_suffix(".history.csv"))
             print(
                 f"epoch {state.epoch}/{epochs}: train loss {values[1]:.3f}, validation loss {loss:.3f},"
                 f" CER {score.cer:.4f}, exact {score.exact:.4f}, lr {learning_rate:.1e},"
                 f" {speed:.0f} images/s{', best so far' if best else ''}",
                 flush=True,
             )
-    draw_curves(state.history, best_path.with_suffix(".curves.png"))
+    if parallel.rank() == 0:
+        draw_curves(state.history, best_path.with_suffix(".curves.png"))
 
 
 # ----------------------------------------------------------------------------------------------- history

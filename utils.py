@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rapidfuzz.distance import Levenshtein
 
+import parallel
 from config import Config, HTRError
 from dataset import Alphabet
 from files import whole_file
@@ -57,7 +58,7 @@ def choose_device(name: str) -> torch.device:
         name = next(device for device, there in available.items() if there)
     if not available[name]:
         raise HTRError(f"this machine offers PyTorch no {name} device: leave --device out, or use --device cpu")
-    return torch.device(name)
+    return torch.device(name, parallel.local_rank()) if name == "cuda" else torch.device(name)
 
 
 @functools.cache

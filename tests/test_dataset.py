@@ -400,14 +400,13 @@ def test_a_large_set_is_decoded_once_and_then_mapped(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     in_memory = load_lines(config, "train", 0, fits)
     assert not Path(dataset.CACHE_DIR).exists()
-    monkeypatch.setattr(dataset, "IN_MEMORY", 10)
     decoded = []
     real = dataset.load_image
     monkeypatch.setattr(dataset, "load_image", lambda path, *rest: decoded.append(path) or real(path, *rest))
 
     def load(num_samples=0, decodes=True, config=config):
         decoded.clear()
-        lines = load_lines(config, "train", num_samples, fits)
+        lines = load_lines(config, "train", num_samples, fits, in_memory=10)
         assert bool(decoded) == decodes
         return lines
 

@@ -102,6 +102,15 @@ def test_hiding_frames_changes_the_reading_but_not_the_shortcuts_own():
 
 
 @torch.no_grad()
+def test_a_fused_model_reads_the_same_without_batchnorm():
+    model, images, widths = small_model(), torch.rand(3, 1, 32, 64), torch.tensor([64, 30, 5])
+    before = model(images, widths)[0]
+    after = model.fuse()(images, widths)[0]
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+@torch.no_grad()
 def test_columns_know_the_height_and_their_maximum():
     """Without its convolution a column is the maximum of its rows; with it, the same rows in another order differ."""
     torch.manual_seed(0)

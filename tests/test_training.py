@@ -22,6 +22,7 @@ from training import (
     validate,
 )
 
+CPU = torch.device("cpu")
 TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
 
 
@@ -37,7 +38,7 @@ def test_last_path():
 
 def test_a_batch_holds_the_pictures_as_they_are():
     data = lines(["A", "B", "C"])
-    images, widths, texts = make_batch(data, [0, 2])
+    images, widths, texts = make_batch(data, [0, 2], CPU)
     assert texts == ["A", "C"]
     assert widths.tolist() == [80, 82]
     assert torch.equal(images[1, 0, :, :82], to_ink(data.images[2]))
@@ -45,7 +46,7 @@ def test_a_batch_holds_the_pictures_as_they_are():
 
 
 def test_validation_counts_each_image_once_and_unknown_characters_in_the_scores_only():
-    state = new_state(TINY, Alphabet("AB"), torch.device("cpu"))
+    state = new_state(TINY, Alphabet("AB"), CPU)
     known, unknown = ["AB", "BA", "A"], ["ÖÖ", "Ö"]
     loss, score = validate(state.average, lines(known), state.alphabet, state.device, batch_size=2)
     assert (score.images, score.characters) == (3, 5)
@@ -55,7 +56,7 @@ def test_validation_counts_each_image_once_and_unknown_characters_in_the_scores_
 
 
 def test_validation_does_not_depend_on_the_batch_size():
-    state = new_state(TINY, Alphabet("AB"), torch.device("cpu"))
+    state = new_state(TINY, Alphabet("AB"), CPU)
     data = lines(["AB", "BA", "A", "BB", "BABA"])
     losses = [validate(state.average, data, state.alphabet, state.device, size)[0] for size in (1, 2, 5)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) == pytest.approx(losses[2], rel=1e-5)
@@ -63,15 +64,15 @@ def test_validation_does_not_depend_on_the_batch_size():
 
 def test_gradients_are_clipped():
     state = new_state(Config(CNN_CHANNELS=TINY.CNN_CHANNELS, LSTM_HIDDEN=8, IMG_HEIGHT=16, GRAD_CLIP=1e-3),
-                      Alphabet("AB"), torch.device("cpu"))  # fmt: skip
-    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1]))
+                      Alphabet("AB"), CPU)  # fmt: skip
+    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1], CPU))
     norm = torch.stack([p.grad.norm() for p in state.model.parameters()]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_a_step_lowers_the_loss_of_its_batch():
-    state = new_state(TINY, Alphabet("AB"), torch.device("cpu"))
-    batch = make_batch(lines(["AB", "BA"]), [0, 1])
+    state = new_state(TINY, Alphabet("AB"), CPU)
+    batch = make_batch(lines(["AB", "BA"]), [0, 1], CPU)
     losses = [float(train_batch(state, *batch).mean()) for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
     assert state.steps == 30
