@@ -1,9 +1,9 @@
 """Augmentation: makes other handwriting out of a batch of lines, on the device that trains.
 
-torchvision's transforms draw one set of parameters a call, so a batch would need a call for every picture. Here each
-picture of a batch has parameters of its own and the pixels are computed for all at once. All parameters come from
-torch's global random state on the CPU, so a run can be repeated and continued wherever it computes. Ink is in [0, 1],
-paper is 0.
+torchvision's transforms give all pictures of a batch the same parameters, so they would need a call for each. Here each
+picture has parameters of its own, drawn as RandomAffine and ColorJitter draw them, and the pixels are computed for all
+at once. All that is drawn comes from torch's global random state on the CPU, so a run can be repeated and continued
+wherever it computes. Ink is in [0, 1], paper is 0.
 """
 
 import functools
@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import ColorJitter, RandomAffine
 
 from config import Config
 
@@ -181,19 +182,23 @@ def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor
         if len(broken := some(heavy * config.WEAR)):
             images[broken] = break_strokes(images[broken], uniform(len(broken), 0, 0.2))
         images = change_strokes(images, heavy * config.STROKES * uniform(count, -1, 1))
+    size = [images.shape[3], images.shape[2]]
+    affine = [
+        RandomAffine.get_params(
+            (-config.ROTATION, config.ROTATION), None, (config.SHRINK, 1.0), (-config.SHEAR, config.SHEAR), size
+        )
+        for _ in range(count)
+    ]
     images = random_affine(
         images,
         widths,
-        torch.deg2rad(uniform(count, -config.ROTATION, config.ROTATION)),
-        torch.deg2rad(uniform(count, -config.SHEAR, config.SHEAR)),
-        uniform(count, config.SHRINK, 1),
+        torch.deg2rad(torch.tensor([angle for angle, _, _, _ in affine])),
+        torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
+        torch.tensor([scale for _, _, scale, _ in affine]),
         1 - heavy * config.SQUEEZE * torch.rand(count),
         heavy * config.ELASTIC * torch.rand(count),
     )
-    images = color_jitter(
-        images,
-        widths,
-        uniform(count, 1 - config.BRIGHTNESS, 1 + config.BRIGHTNESS),
-        uniform(count, 1 - config.CONTRAST, 1 + config.CONTRAST),
-    )
+    strengths = (1 - config.BRIGHTNESS, 1 + config.BRIGHTNESS), (1 - config.CONTRAST, 1 + config.CONTRAST)
+    jitter = torch.tensor([ColorJitter.get_params(*strengths, None, None)[1:3] for _ in range(count)])
+    images = color_jitter(images, widths, *jitter.T)
     return torch.where(chosen[:, None, None, None].to(images.device), images, plain)

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 from config import Config, HTRError
@@ -112,7 +111,7 @@ def load_image(path: str | os.PathLike, config: Config) -> Tensor:
     height = max(1, round(grey.height * scale))
     paper = Image.new("L", (width, config.IMG_HEIGHT), 255)
     paper.paste(grey.resize((width, height), Image.Resampling.BILINEAR), (0, (config.IMG_HEIGHT - height) // 2))
-    return F.pil_to_tensor(paper)[0]
+    return torch.frombuffer(bytearray(paper.tobytes()), dtype=torch.uint8).view(config.IMG_HEIGHT, width)
 
 
 def read_images(

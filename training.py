@@ -237,7 +237,7 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     config = state.config
     labels = [state.alphabet.encode(text) for text in texts]
     hidden = config.HIDDEN * heaviness(config, state.steps)
-    with autocast(state.device, training=True):
+    with autocast(state.device):
         logits, lengths, shortcut = state.network(images, widths, with_shortcut=True, hidden=hidden)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()

@@ -67,13 +67,12 @@ def cpu_computes_in_bfloat16() -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def autocast(device: torch.device, training: bool = False) -> torch.autocast:
-    """Mixed precision: bfloat16 on CUDA, and in training on a CPU that computes in it; nothing elsewhere.
+def autocast(device: torch.device) -> torch.autocast:
+    """Mixed precision: bfloat16 on CUDA and on a CPU that computes in it; nothing elsewhere.
 
-    On a CPU, reading stays in float32: a picture is read the same on every machine and in every batch. The CTC loss is
-    computed in float32 everywhere.
+    The CTC loss and all probabilities are computed in float32 everywhere.
     """
-    enabled = device.type == "cuda" or (device.type == "cpu" and training and cpu_computes_in_bfloat16())
+    enabled = device.type == "cuda" or (device.type == "cpu" and cpu_computes_in_bfloat16())
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
