@@ -6,9 +6,6 @@ at once. All that is drawn comes from torch's global random state on the CPU, so
 wherever it computes. Ink is in [0, 1], paper is 0.
 """
 
-import functools
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,87 +54,38 @@ def add_neighbours(images: Tensor, others: Tensor, widths: Tensor) -> Tensor:
     return torch.where(replaced.to(images.device), strip, images)
 
 
-def cut_lines(images: Tensor) -> Tensor:
-    """Wipe up to a fifth of the line off its top and its foot, as where a scan cuts the letters: (N, 1, H, W)."""
-    count, _, height, _ = images.shape
-    top, bottom = ink_rows(images)
-    most = 0.2 * (bottom - top)
-    side = torch.rand(count)
-    first, last = top + most * side, bottom - most * (1 - side) * torch.rand(count)
-    y = torch.arange(height)
-    kept = (y >= first[:, None].floor()) & (y < last[:, None].ceil())  # (N, H)
-    return images * kept[:, None, :, None].to(images.device)
+def affine_matrices(*rows: tuple) -> Tensor:
+    """Affine maps from the numbers, or tensors (N,), of their two upper rows: (N, 3, 3)."""
+    values = torch.broadcast_tensors(
+        *(torch.as_tensor(value, dtype=torch.float32) for row in (*rows, (0, 0, 1)) for value in row)
+    )
+    return torch.stack(values, -1).view(-1, 3, 3)
 
 
-def change_strokes(images: Tensor, change: Tensor) -> Tensor:
-    """Make strokes thicker or thinner: a blend with the picture's 3 x 3 dilation or erosion.
+def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor, scales: Tensor) -> Tensor:
+    """Rotate, slant and shrink each picture by its own amount; never cuts a letter off.
 
-    images (N, 1, H, W); change (N,) in [-1, 1]: the share of the dilated picture, negative for the eroded.
-    """
-
-    def shifted(tensor, axis):
-        return [tensor.narrow(axis, start, tensor.shape[axis] - 2) for start in range(3)]
-
-    change = change[:, None, None, None].to(images.device)
-    thicker = thinner = F.pad(images, (1, 1, 1, 1))
-    for axis in (2, 3):  # of shifted pictures: on a CPU many times faster than max_pool2d
-        thicker = functools.reduce(torch.maximum, shifted(thicker, axis))
-        thinner = functools.reduce(torch.minimum, shifted(thinner, axis))
-    return images + change.clamp(min=0) * (thicker - images) + change.clamp(max=0) * (images - thinner)
-
-
-def break_strokes(images: Tensor, share: Tensor) -> Tensor:
-    """Wipe spots of about four pixels off the ink, as where a scan loses faint strokes.
-
-    images (N, 1, H, W); share (N,): of the area that is wiped.
-    """
-    count, _, height, width = images.shape
-    noise = torch.rand(count, 1, math.ceil(height / 4), math.ceil(width / 4))
-    spots = (noise < share[:, None, None, None]).float().to(images.device)
-    return images * (1 - F.interpolate(spots, (height, width), mode="bilinear"))
-
-
-def random_affine(
-    images: Tensor,
-    widths: Tensor,
-    angles: Tensor,
-    slants: Tensor,
-    scales: Tensor,
-    squeezes: Tensor,
-    bends: Tensor,
-) -> Tensor:
-    """Rotate, slant, shrink, squeeze and bend each picture by its own amount; never cuts a letter off.
-
-    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians; scales (N,) and, for the width alone,
-    squeezes (N,), at most 1; bends (N,): how far a pixel may be moved by a smooth random field, in pixels (elastic
-    distortion, Simard et al. 2003). The picture is shrunk as far as it takes to lie wholly within its frame, and moved
-    by a random share of the room that is left. Returns (N, 1, H, W).
+    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). A picture is shrunk as
+    far as it takes to lie wholly within its frame, and moved by a random share of the room that is left. Returns
+    (N, 1, H, W).
     """
     count, _, height, width = images.shape
     cos, sin, slant = angles.cos(), angles.sin(), slants.tan()
-    # A picture's point p goes to centre + shift + scale * [rotation @ shear](squeeze * (p - centre)).
-    wide = (widths * squeezes + 2 * bends).clamp(min=1)
-    extent_x = cos.abs() * wide + (cos * slant - sin).abs() * (height + 2 * bends)
-    extent_y = sin.abs() * wide + (sin * slant + cos).abs() * (height + 2 * bends)
+    # rotation @ shear = [[a, b], [c, d]]; extents of the frame's image under it.
+    a, b, c, d = cos, cos * slant - sin, sin, sin * slant + cos
+    extent_x, extent_y = a.abs() * widths + b.abs() * height, c.abs() * widths + d.abs() * height
     scales = scales.minimum(widths / extent_x).minimum(height / extent_y)
     shift_x = uniform(count, -1, 1) * (widths - scales * extent_x) / 2
     shift_y = uniform(count, -1, 1) * (height - scales * extent_y) / 2
-    centre_x, centre_y = (widths - 1) / 2, (height - 1) / 2
 
-    # Where the pixels of a coarse grid come from: interpolated linearly, that is exact for the affine part.
-    rows, columns = 5, 2 + width // 24
-    x = torch.linspace(0, width - 1, columns) - (centre_x + shift_x)[:, None, None]  # (N, 1, columns)
-    y = torch.linspace(0, height - 1, rows)[:, None] - (centre_y + shift_y)[:, None, None]  # (N, rows, 1)
-    cos, sin, slant, scales, squeezes, bends, centre_x = (
-        values[:, None, None] for values in (cos, sin, slant, scales, squeezes, bends, centre_x)
-    )
-    back_x, back_y = (cos * x + sin * y) / scales, (cos * y - sin * x) / scales  # (N, rows, columns)
-    from_x = (back_x - slant * back_y) / squeezes + centre_x
-    from_y = back_y + centre_y
-    field = uniform(2 * count * rows * columns, -1, 1).view(2, count, rows, columns) * bends
-    coarse = torch.stack([2 * (from_x + field[0]) / (width - 1) - 1, 2 * (from_y + field[1]) / (height - 1) - 1], 1)
-    grid = F.interpolate(coarse.to(images.device), (height, width), mode="bilinear", align_corners=True)
-    grid = grid.permute(0, 2, 3, 1)  # (N, H, W, 2)
+    centre_x, centre_y = (widths - 1) / 2, (height - 1) / 2
+    from_centre = affine_matrices((1, 0, -centre_x), (0, 1, -centre_y))
+    change = affine_matrices((scales * a, scales * b, shift_x), (scales * c, scales * d, shift_y))
+    to_centre = affine_matrices((1, 0, centre_x), (0, 1, centre_y))
+    half_x, half_y = (width - 1) / 2, (height - 1) / 2
+    to_pixels = affine_matrices((half_x, 0, half_x), (0, half_y, half_y))  # from [-1, 1] x [-1, 1]
+    source = to_pixels.inverse() @ (to_centre @ change @ from_centre).inverse() @ to_pixels
+    grid = F.affine_grid(source[:, :2].to(images.device), list(images.shape), align_corners=True)
     return F.grid_sample(images, grid, align_corners=True)
 
 
@@ -151,37 +99,19 @@ def color_jitter(images: Tensor, widths: Tensor, brightness: Tensor, contrast: T
     return ((images - mean) * factors[1] + mean).clamp(0, 1) * inside
 
 
-def heaviness(config: Config, step: int) -> float:
-    """How far the heavy augmentation has grown in: 0 up to a third of HEAVY_STEPS, 1 from HEAVY_STEPS on."""
-    if step >= config.HEAVY_STEPS:
-        return 1.0
-    return max(0.0, (step / config.HEAVY_STEPS - 1 / 3) * 1.5)
-
-
 def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor:
-    """Augment each picture of a batch with the share and the strength that the settings give this training step.
+    """Augment a share of the pictures of a batch, which grows to all over AUGMENT_STEPS training steps.
 
-    images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU. First a growing share of the pictures
-    gets light changes: strips of neighbouring lines, RandomAffine, ColorJitter. Then heavy ones grow in, for which a
-    short training has no use: bent and squeezed letters, other strokes, lines cut off.
+    images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU: strips of neighbouring lines,
+    RandomAffine, ColorJitter.
     """
     count = len(images)
     share = 1.0 if step >= config.AUGMENT_STEPS else step / config.AUGMENT_STEPS
-    heavy = heaviness(config, step)
     chosen = torch.rand(count) < share
     plain, images = images, images.clone()
-
-    def some(share):
-        return (torch.rand(count) < share).nonzero()[:, 0]
-
-    if len(crowded := some(config.NEIGHBOURS)):
+    crowded = (torch.rand(count) < config.NEIGHBOURS).nonzero()[:, 0]
+    if len(crowded):
         images[crowded] = add_neighbours(images[crowded], plain[(crowded + 1) % count], widths[crowded])
-    if heavy:
-        if len(cut := some(heavy * config.WEAR)):
-            images[cut] = cut_lines(images[cut])
-        if len(broken := some(heavy * config.WEAR)):
-            images[broken] = break_strokes(images[broken], uniform(len(broken), 0, 0.2))
-        images = change_strokes(images, heavy * config.STROKES * uniform(count, -1, 1))
     size = [images.shape[3], images.shape[2]]
     affine = [
         RandomAffine.get_params(
@@ -195,8 +125,6 @@ def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor
         torch.deg2rad(torch.tensor([angle for angle, _, _, _ in affine])),
         torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
         torch.tensor([scale for _, _, scale, _ in affine]),
-        1 - heavy * config.SQUEEZE * torch.rand(count),
-        heavy * config.ELASTIC * torch.rand(count),
     )
     strengths = (1 - config.BRIGHTNESS, 1 + config.BRIGHTNESS), (1 - config.CONTRAST, 1 + config.CONTRAST)
     jitter = torch.tensor([ColorJitter.get_params(*strengths, None, None)[1:3] for _ in range(count)])

@@ -88,20 +88,6 @@ class Config:
     )
     BRIGHTNESS: float = _setting(0.3, "augmentation: largest relative change of the ink", least=0, most=1)
     CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
-    HEAVY_STEPS: int = _setting(
-        9000, "from a third of so many steps on a heavy augmentation grows in, which only long trainings need", least=0
-    )
-    SQUEEZE: float = _setting(0.15, "heavy augmentation: width that letters lose at most", least=0, most=0.9)
-    ELASTIC: float = _setting(3.0, "heavy augmentation: pixels that a point of a letter is moved at most", least=0)
-    STROKES: float = _setting(
-        0.5, "heavy augmentation: largest share of a dilated or eroded picture in it", least=0, most=1
-    )
-    WEAR: float = _setting(
-        0.15, "heavy augmentation: share of pictures with broken strokes, and of those cut off", least=0, most=1
-    )
-    HIDDEN: float = _setting(
-        0.15, "heavy augmentation: share of the frames that the LSTM has to guess", least=0, most=0.9
-    )
 
     # running
     SEED: int = _setting(0, "of the sample, the weights, the order and the augmentation", least=0, most=2**31)

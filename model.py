@@ -61,19 +61,6 @@ class Columns(nn.Module):
         return (x * mask.to(x.dtype)).squeeze(2)
 
 
-def hide_spans(frames: int, count: int, share: float) -> Tensor:
-    """Zeros on random spans of 3 to 8 frames, about `share` of all, and ones elsewhere: (frames, count, 1).
-
-    Time masking of SpecAugment (Park et al. 2019, arXiv:1904.08779). Draws from torch's random state on the CPU.
-    """
-    starts = torch.rand(frames, count) < share / 5.5
-    lengths = torch.randint(3, 9, (frames, count))
-    hidden = starts.clone()
-    for offset in range(1, 8):
-        hidden[offset:] |= (starts & (lengths > offset))[:-offset]
-    return 1 - hidden[..., None].float()
-
-
 class BiLSTM(nn.Module):
     """Bidirectional LSTM layers on sequences of different lengths.
 
@@ -143,15 +130,12 @@ class CRNN(nn.Module):
         """Frames of a picture `width` pixels wide (an int or a tensor): one for every four pixels begun."""
         return (width + FRAME - 1) // FRAME
 
-    def forward(
-        self, images: Tensor, widths: Tensor, with_shortcut: bool = False, hidden: float = 0.0
-    ) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, widths: Tensor, with_shortcut: bool = False) -> tuple[Tensor, ...]:
         """images (N, 1, height, W) of ink with W a multiple of 4, widths (N,) in pixels, on the CPU.
 
         Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; what lies beyond a length is
-        meaningless. With `with_shortcut`, also the CNN's own logits (T, N, C). `hidden` is the share of the columns
-        that the LSTM does not get to see, so that it learns to guess letters from their neighbours. What a picture
-        gives does not depend on the padding or on the other pictures (in evaluation mode).
+        meaningless. With `with_shortcut`, also the CNN's own logits (T, N, C). What a picture gives does not depend on
+        the padding or on the other pictures (in evaluation mode).
         """
         lengths = self.frames(widths)
         x = images.contiguous(memory_format=torch.channels_last)
@@ -160,13 +144,10 @@ class CRNN(nn.Module):
         for block in self.blocks:
             x, mask = block(x, mask)
         columns = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)
-        shortcut = own = self.shortcut(columns)
-        if hidden:
-            columns = columns * hide_spans(columns.shape[0], columns.shape[1], hidden).to(columns)
-            shortcut = self.shortcut(columns)
+        shortcut = self.shortcut(columns)
         recurrent = self.dropout(self.lstm(columns, lengths))  # (T, N, 2 * hidden)
         logits = self.head(recurrent) + shortcut  # (T, N, C)
-        return (logits, lengths, own) if with_shortcut else (logits, lengths)
+        return (logits, lengths, shortcut) if with_shortcut else (logits, lengths)
 
 
 # --------------------------------------------------------------------------------------------------- CTC

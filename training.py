@@ -18,7 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import parallel
-from augmentation import augment, heaviness
+from augmentation import augment
 from config import Config, HTRError, Interrupted
 from dataset import (
     IN_MEMORY,
@@ -236,9 +236,8 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     """
     config = state.config
     labels = [state.alphabet.encode(text) for text in texts]
-    hidden = config.HIDDEN * heaviness(config, state.steps)
     with autocast(state.device):
-        logits, lengths, shortcut = state.network(images, widths, with_shortcut=True, hidden=hidden)
+        logits, lengths, shortcut = state.network(images, widths, with_shortcut=True)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
     state.optimizer.zero_grad()

@@ -6,16 +6,12 @@ import torch
 from augmentation import (
     add_neighbours,
     augment,
-    break_strokes,
-    change_strokes,
     color_jitter,
-    cut_lines,
-    heaviness,
     random_affine,
 )
 from config import Config
 
-SETTINGS = Config(AUGMENT_STEPS=100, HEAVY_STEPS=300)
+SETTINGS = Config(AUGMENT_STEPS=100)
 
 
 def words(count=6, width=200, height=64):
@@ -34,55 +30,39 @@ def test_affine_never_cuts_a_letter_off(width):
     torch.manual_seed(0)
     count, height = 40, 48
     angles, slants = torch.empty(count).uniform_(-0.17, 0.17), torch.empty(count).uniform_(-0.35, 0.35)
-    scales, squeezes = torch.empty(count).uniform_(0.7, 1), torch.empty(count).uniform_(0.8, 1)
+    scales = torch.empty(count).uniform_(0.7, 1)
     ink, widths = torch.ones(count, 1, height, width), torch.full((count,), width)
-    out = random_affine(ink, widths, angles, slants, scales, squeezes, torch.zeros(count))
+    out = random_affine(ink, widths, angles, slants, scales)
     for n in range(count):
         angle, slant = float(angles[n]), math.tan(float(slants[n]))
         corners = []
         for corner in (-width / 2, width / 2):  # of the upper edge; those of the lower lie opposite
-            x, y = corner * float(squeezes[n]) - slant * height / 2, -height / 2
+            x, y = corner - slant * height / 2, -height / 2
             corners.append((math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y))
         fit_x = width / 2 / max(abs(x) for x, _ in corners)
         fit_y = height / 2 / max(abs(y) for _, y in corners)
         scale = min(float(scales[n]), fit_x, fit_y)
-        assert float(out[n].sum()) == pytest.approx(scale**2 * float(squeezes[n]) * height * width, rel=0.03)
+        assert float(out[n].sum()) == pytest.approx(scale**2 * height * width, rel=0.03)
 
 
-def test_affine_turns_slants_and_squeezes_as_told():
+def test_affine_turns_and_slants_as_told():
     ink = torch.zeros(1, 1, 65, 201)
     ink[0, 0, 12:53, 100] = 1  # an upright stroke through the middle
     ink[0, 0, 32, 60:141] = 1  # and a level one
     one, zero, width = torch.ones(1), torch.zeros(1), torch.tensor([201])
 
-    def stroke_ends(angle=zero, slant=zero, scale=0.8 * one, squeeze=one):
-        out = random_affine(ink, width, angle, slant, scale, squeeze, zero)[0, 0]
+    def stroke_ends(angle=zero, slant=zero, scale=0.8 * one):
+        out = random_affine(ink, width, angle, slant, scale)[0, 0]
         y, x = (out > 0.3).nonzero().T
         return (x[y == y.min()].float().mean() - x[y == y.max()].float().mean()), x.max() - x.min(), y.max() - y.min()
 
     lean, wide, high = stroke_ends()
     assert (abs(float(lean)), int(wide), int(high)) == (0, pytest.approx(64, abs=2), pytest.approx(32, abs=2))
-    lean, wide, high = stroke_ends(squeeze=0.5 * one)
-    assert (int(wide), int(high)) == (pytest.approx(32, abs=2), pytest.approx(32, abs=2))
     lean, wide, high = stroke_ends(slant=torch.tensor([0.3]))
     assert abs(float(lean)) == pytest.approx(32 * math.tan(0.3), abs=2)
     assert int(wide) == pytest.approx(64, abs=2)
     lean, wide, high = stroke_ends(angle=torch.tensor([0.1]))
     assert abs(float(lean)) == pytest.approx(32 * math.sin(0.1), abs=2)
-
-
-def test_bending_moves_no_point_farther_than_told():
-    torch.manual_seed(0)
-    images = torch.zeros(20, 1, 64, 200)
-    images[:, 0, 20, 100] = 1
-    images[:, 0, 19:22, 99:102] = 1
-    bends = torch.full((20,), 4.0)
-    one, zero, widths = torch.ones(20), torch.zeros(20), torch.full((20,), 200)
-    still = random_affine(images, widths, zero, zero, one, one, zero)
-    assert torch.allclose(still, images, atol=1e-3)
-    bent = random_affine(images, widths, zero, zero, one, one, bends)
-    assert not torch.allclose(bent, images, atol=0.5)
-    assert (bent.sum((1, 2, 3)) > 3).all()
 
 
 def test_a_neighbour_is_a_strip_of_the_next_picture_on_paper():
@@ -114,33 +94,6 @@ def test_no_neighbour_where_there_is_no_room():
     assert torch.equal(add_neighbours(full, full, torch.tensor([90, 90])), full)
 
 
-def test_cut_lines_takes_at_most_a_fifth_of_the_line_off_top_and_foot():
-    images, _ = words(200)
-    torch.manual_seed(0)
-    lost = (images - cut_lines(images)).sum((1, 3))  # by row
-    assert (lost >= 0).all()
-    assert (lost[:, 28:36] == 0).all()  # 16 rows of ink: 4 at most from either side
-    assert (lost.sum(1) > 0).float().mean() > 0.5
-
-
-def test_strokes_are_blends_with_the_dilated_and_the_eroded_picture():
-    images, _ = words(3)
-    changed = change_strokes(images, torch.tensor([1.0, -1.0, 0.0]))
-    assert torch.equal(changed[0], torch.nn.functional.max_pool2d(images[0], 3, 1, 1))
-    assert torch.equal(changed[1], -torch.nn.functional.max_pool2d(-images[1], 3, 1, 1))
-    assert torch.equal(changed[2], images[2])
-    half = change_strokes(images, torch.tensor([0.5, 0.5, 0.5]))
-    assert torch.allclose(half[0], (images[0] + changed[0]) / 2)
-
-
-def test_broken_strokes_lose_their_share_of_the_ink():
-    torch.manual_seed(0)
-    images = torch.ones(2, 1, 64, 400)
-    broken = break_strokes(images, torch.tensor([0.2, 0.0]))
-    assert torch.equal(broken[1], images[1])
-    assert float(broken[0].mean()) == pytest.approx(0.8, abs=0.03)
-
-
 def test_color_jitter_scales_the_ink_and_keeps_the_mean_under_contrast():
     images, widths = words(4)
     images = images * 0.5
@@ -152,9 +105,7 @@ def test_color_jitter_scales_the_ink_and_keeps_the_mean_under_contrast():
     assert (flat[1, 0, :, widths[1] :] == 0).all()
 
 
-def test_light_changes_grow_in_first_and_heavy_ones_after_them():
-    assert [heaviness(SETTINGS, step) for step in (0, 100, 200, 300, 9999)] == pytest.approx([0, 0, 0.5, 1, 1])
-    assert heaviness(Config(HEAVY_STEPS=0), 0) == 1
+def test_the_share_of_augmented_pictures_grows():
     images, widths = words(400)
     torch.manual_seed(0)
 
@@ -164,9 +115,10 @@ def test_light_changes_grow_in_first_and_heavy_ones_after_them():
     assert changed(0) == 0
     assert 60 < changed(25) < 140
     assert changed(100) == 400
+    assert int((augment(images, widths, Config(AUGMENT_STEPS=0), 0) != images).any(3).any(2).sum()) == 400
 
 
-@pytest.mark.parametrize("step", [50, 100, 300])
+@pytest.mark.parametrize("step", [50, 100])
 def test_a_picture_stays_in_its_frame_and_in_range(step):
     images, widths = words(50)
     torch.manual_seed(0)
@@ -184,5 +136,5 @@ def test_a_picture_stays_in_its_frame_and_in_range(step):
 def test_pictures_of_a_batch_change_each_in_its_own_way():
     images, widths = words(2)
     torch.manual_seed(0)
-    out = augment(images[[0, 0]], widths[[0, 0]], SETTINGS, 300)
+    out = augment(images[[0, 0]], widths[[0, 0]], SETTINGS, 100)
     assert not torch.allclose(out[0], out[1], atol=0.1)

@@ -6,7 +6,7 @@ import torch
 
 from config import Config
 from dataset import collate, load_image
-from model import CRNN, Columns, ctc_loss, frames_needed, greedy_decode, hide_spans
+from model import CRNN, Columns, ctc_loss, frames_needed, greedy_decode
 
 
 def small_model(num_labels=5, seed=0) -> CRNN:
@@ -78,27 +78,6 @@ def test_both_directions_reach_every_frame():
         changed = ink.clone()
         changed[..., column] = 1 - changed[..., column]
         assert (model(changed, widths)[0][frame] - before[frame]).abs().max() > 1e-7
-
-
-def test_hidden_frames_come_in_spans_and_to_their_share():
-    torch.manual_seed(0)
-    kept = hide_spans(80, 500, 0.15)[..., 0]
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
-    assert float(1 - kept.mean()) == pytest.approx(0.15, abs=0.03)
-    for n in range(500):
-        spans = [len(list(run)) for value, run in itertools.groupby(kept[:, n].tolist()) if value == 0]
-        assert all(length >= 3 for length in spans[:-1])  # the last may be cut off by the end
-    assert hide_spans(2, 3, 0.5).shape == (2, 3, 1)
-
-
-@torch.no_grad()
-def test_hiding_frames_changes_the_reading_but_not_the_shortcuts_own():
-    model, images, widths = small_model(), torch.rand(2, 1, 32, 64), torch.tensor([64, 64])
-    logits, _, own = model(images, widths, with_shortcut=True)
-    torch.manual_seed(1)
-    hidden_logits, _, hidden_own = model(images, widths, with_shortcut=True, hidden=0.5)
-    assert torch.equal(own, hidden_own)
-    assert not torch.allclose(logits, hidden_logits)
 
 
 @torch.no_grad()
