@@ -85,7 +85,12 @@ def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor
     half_x, half_y = (width - 1) / 2, (height - 1) / 2
     to_pixels = affine_matrices((half_x, 0, half_x), (0, half_y, half_y))  # from [-1, 1] x [-1, 1]
     source = to_pixels.inverse() @ (to_centre @ change @ from_centre).inverse() @ to_pixels
-    grid = F.affine_grid(source[:, :2].to(images.device), list(images.shape), align_corners=True)
+    # The same as F.affine_grid, in a quarter of its time on a CPU.
+    by_x, by_y, constant = source.to(images.device)[:, :2, :, None, None].unbind(2)  # (N, 2, 1, 1)
+    x = torch.linspace(-1, 1, width, device=images.device)
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None]
+    grid = by_x * x + (by_y * y + constant)  # (N, 2, H, W)
+    grid = torch.stack(grid.unbind(1), 3)
     return F.grid_sample(images, grid, align_corners=True)
 
 

@@ -1,0 +1,171 @@
+"""Measure speed and memory: training, the share of it that is the network's, and reading, for sets of several sizes.
+
+    python benchmarks/throughput.py --data-dir DIR --sizes 10000 331000
+
+A size beyond the dataset's is made of hard links to its images, in the folder of `--scratch-dir`. Each row comes from
+processes of its own; speeds are medians of alternating rounds. The figures of benchmarks/README.md come from here.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import training  # noqa: E402
+from config import Config  # noqa: E402
+from dataset import Lines, batches_by_width, find_images, find_labels, read_labels  # noqa: E402
+from utils import choose_device  # noqa: E402
+
+ROUNDS, BATCHES = 5, 20  # each round trains on so many batches in either way
+
+
+def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
+    """A dataset of `size` training images, hard links to those of `data_dir`, with its validation set."""
+    images = folder / "train_v2" / "train"
+    if (folder / "CSV" / "written_name_train.csv").exists():
+        return folder
+    source, originals = find_images(data_dir, "train"), folder / "originals"
+    for made in (images, originals, folder / "CSV"):
+        made.mkdir(parents=True, exist_ok=True)
+    table = read_labels(find_labels(data_dir, "train"))
+    rows = list(zip(table["FILENAME"], table["IDENTITY"], strict=True))
+    for name, _ in rows:
+        shutil.copyfile(source / name, originals / name)
+    shutil.copytree(find_images(data_dir, "validation"), folder / "validation_v2" / "validation", dirs_exist_ok=True)
+    shutil.copyfile(find_labels(data_dir, "validation"), folder / "CSV" / "written_name_validation.csv")
+    with open(folder / "CSV" / "unfinished", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["FILENAME", "IDENTITY"])
+        for n in range(size):
+            name, label = rows[n % len(rows)]
+            os.link(originals / name, images / f"{n:07}.jpg")
+            writer.writerow([f"{n:07}.jpg", label])
+    (folder / "CSV" / "unfinished").rename(folder / "CSV" / "written_name_train.csv")
+    return folder
+
+
+def multiply_adds(model: torch.nn.Module, width: int, height: int) -> int:
+    """Multiply-adds of convolutions, LSTM and linear layers for one picture of a width."""
+    total = 0
+
+    def count(module, inputs, output):
+        nonlocal total
+        if isinstance(module, torch.nn.Conv2d):
+            total += output[0].numel() * module.weight[0].numel()
+        elif isinstance(module, torch.nn.Linear):
+            total += output.numel() * module.in_features
+        elif isinstance(module, torch.nn.LSTM):
+            total += inputs[0].shape[0] * (module.weight_ih_l0.numel() + module.weight_hh_l0.numel())
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    with torch.no_grad():
+        model(torch.zeros(1, 1, height, width), torch.tensor([width]))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def measure_training(data_dir: Path, size: int, rounds: int = ROUNDS) -> dict[str, float]:
+    """Train on a few of a set's batches as train.py does, and on the same ones made beforehand, in turn."""
+    started = time.perf_counter()
+    config = Config(DATA_DIR=str(data_dir), NUM_SAMPLES=size, VALIDATION_SAMPLES=100, AUGMENT_STEPS=0)
+    lines, _, alphabet = training.load_data(config)
+    state = training.new_state(config, alphabet, choose_device(config.DEVICE))
+    batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, 1)
+    ready, whole, pure = time.perf_counter() - started, [], []
+    if not rounds:
+        return {"seconds to first step": ready}
+
+    def finish():
+        if state.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    state.model.train()
+    for n in range(rounds + 1):
+        chosen = [batches[(n * BATCHES + k) % len(batches)] for k in range(BATCHES)]
+        indices = [i for batch in chosen for i in batch]
+        few = Lines([], lines.images, lines.texts, lines.counts)
+        made = [training.make_batch(few, batch, state.device) for batch in chosen]
+        training.batches_by_width = lambda *_, chosen=chosen: chosen  # the epoch of these batches alone
+        state.batches_done = 0
+        start = finish()
+        training.train_epoch(state, few)
+        middle = finish()
+        for batch in made:
+            training.train_batch(state, *batch)
+        end = finish()
+        if n:  # the first round warms up
+            whole.append(len(indices) / (middle - start))
+            pure.append(len(indices) / (end - middle))
+    width = round(statistics.mean(lines.images.widths) / 16) * 16
+    return {
+        "images": len(lines),
+        "seconds to first step": ready,
+        "training images/s": statistics.median(whole),
+        "pipeline share": statistics.median(a / b for a, b in zip(whole, pure, strict=True)),
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "million multiply-adds": multiply_adds(state.average, width, config.IMG_HEIGHT) / 1e6,
+    }
+
+
+def measure_reading(images: Path, scratch: Path) -> dict[str, float]:
+    """Run predict.py on a folder."""
+    command = [sys.executable, str(ROOT / "predict.py"), str(images), "--output-dir", str(scratch / "output")]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=scratch)
+    seconds, count = time.perf_counter() - started, sum(1 for _ in images.iterdir())
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"images read": count, "images/s, folder to CSV": count / seconds, "peak MiB of reading": peak}
+
+
+def in_a_process(*flags: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5000], help="training images (default: 5000)")
+    parser.add_argument("--scratch-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
+    parser.add_argument("--measure", choices=("start", "training", "reading"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.scratch_dir.mkdir(parents=True, exist_ok=True)
+    data_dir, scratch = args.data_dir.resolve(), args.scratch_dir.resolve()
+    os.chdir(scratch)  # where the cache of pictures goes
+    if args.measure in ("start", "training"):
+        print(json.dumps(measure_training(data_dir, args.sizes[0], 0 if args.measure == "start" else ROUNDS)))
+        return
+    if args.measure == "reading":
+        print(json.dumps(measure_reading(data_dir, scratch)))
+        return
+    available = len(read_labels(find_labels(data_dir, "train")))
+    rows = []
+    for size in args.sizes:
+        folder = data_dir if size <= available else repeat_dataset(data_dir, size, scratch / f"repeated-{size}")
+        flags = ("--data-dir", str(folder), "--scratch-dir", str(scratch), "--sizes", str(size))
+        first = in_a_process(*flags, "--measure", "start")
+        row = in_a_process(*flags, "--measure", "training")
+        row = {"images": row.pop("images"), "seconds at the first start": first["seconds to first step"]} | row
+        folder = find_images(folder, "validation" if size <= available else "train")
+        flags = ("--data-dir", str(folder), "--scratch-dir", str(scratch), "--measure", "reading")
+        rows.append(row | in_a_process(*flags))
+    for name in rows[0]:
+        print(f"| {name} | " + " | ".join(f"{row[name]:.4g}" for row in rows) + " |")
+
+
+if __name__ == "__main__":
+    main()
