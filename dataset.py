@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -24,6 +24,9 @@ from tqdm import tqdm
 
 from config import Config, HTRError
 from pictures import Pictures
+
+if TYPE_CHECKING:  # imported where a CSV is read: reading pictures starts without it
+    import pandas as pd
 
 WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -183,11 +186,13 @@ def clean_label(label: str, uppercase: bool) -> str:
     return unicodedata.normalize("NFC", label.upper()) if uppercase else label
 
 
-def read_labels(path: str | os.PathLike) -> pd.DataFrame:
+def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
     """Read a label CSV into a table with the columns FILENAME and IDENTITY, all text as it stands.
 
     Raises HTRError where the file cannot be read or lacks a column.
     """
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
