@@ -1,15 +1,20 @@
-"""Compare speed with kraken and PyLaia: the same images, the same machine, alternating runs, each with its defaults.
+"""Compare with kraken and PyLaia: the same images, the same machine, one after the other, each with its defaults.
 
     python3.10 -m venv benchmark-runs/pylaia && benchmark-runs/pylaia/bin/pip install pylaia==1.0.7 "numpy<2"
     python3.11 -m venv benchmark-runs/kraken && benchmark-runs/kraken/bin/pip install kraken==7.1.1
-    python benchmarks/peers.py --data-dir DIR
+    python benchmarks/peers.py --data-dir DIR                   # speed of training and reading, in alternating rounds
+    python benchmarks/peers.py --data-dir DIR --minutes 20      # what each has learned after as many minutes
 
 Training speed is that of further epochs: the time of a longer run less that of a run of one epoch. Reading goes from a
-folder of the validation images to text, start of the program included. Neither peer is needed by this project.
+folder of the validation images to text, start of the program included. kraken, which takes one thread by default, gets
+two. Neither peer is needed by this project.
 """
 
 import argparse
+import contextlib
+import csv
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,27 +28,46 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import clean_label, find_images, find_labels, read_labels  # noqa: E402
+from utils import Score  # noqa: E402
 
-MORE_EPOCHS = {"ours": 10, "PyLaia": 1, "kraken": 1}  # of the longer run: where an epoch is short, it needs more
+IMAGES = {"ours": 2000, "PyLaia": 100, "kraken": 100}  # of an epoch, for the speed: about half a minute each
+FEW = 16  # validation images that each program looks at while it trains
 
 
 def seconds(*command: str | Path, cwd: Path) -> float:
     """How long a command takes; ends the benchmark where it fails."""
     started = time.perf_counter()
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
+    with open(cwd / "printed.txt", "w") as printed:
+        done = subprocess.run(
+            list(map(str, command)), cwd=cwd, stdout=printed, stderr=subprocess.PIPE, text=True, check=False
+        )
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))[:300]}\nfailed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        sys.exit(f"{' '.join(map(str, command))[:300]}\nfailed: {done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 
-def write_sets(data_dir: Path, folder: Path, count: int) -> tuple[list[str], list[str]]:
+def run_for(minutes: float, *command: str | Path, cwd: Path) -> None:
+    """Run a command, and interrupt it after some minutes."""
+    with subprocess.Popen(
+        list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as job:
+        for limit in (60 * minutes, 60):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(limit)
+                return
+            job.send_signal(signal.SIGINT)
+        job.kill()
+
+
+def write_sets(data_dir: Path, folder: Path, count: int) -> tuple[list[str], dict[str, str]]:
     """The first `count` usable training images and all validation images in each program's form.
 
-    data/ is a dataset for this project, lines/ has texts beside the images (kraken), high64/ images 64 pixels high
-    with tables (PyLaia). Returns the names of the training and the validation images.
+    data/ is a dataset for this project, lines/ and few/ have texts beside the images (kraken), high64/ images 64 pixels
+    high with tables (PyLaia). few is a part of the validation images. Returns the names of the training images and the
+    texts of the validation images.
     """
-    names, symbols = {}, set()
-    for part in ("lines", "high64", "data/CSV"):
+    texts, symbols = {}, set()
+    for part in ("lines", "few", "high64", "data/CSV"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation"):
         table = read_labels(find_labels(data_dir, split))
@@ -54,13 +78,14 @@ def write_sets(data_dir: Path, folder: Path, count: int) -> tuple[list[str], lis
         rows = rows[:count] if split == "train" else rows
         source, own = find_images(data_dir, split), folder / "data" / f"{split}_v2" / split
         own.mkdir(parents=True, exist_ok=True)
-        names[split] = [Path(name).stem for name, _ in rows]
+        texts[split] = {Path(name).stem: text for name, text in rows}
         tables = {"text": [], "ids": []}
-        for name, text in rows:
+        for n, (name, text) in enumerate(rows):
             shutil.copyfile(source / name, own / name)
-            if split == "train":
-                shutil.copyfile(source / name, folder / "lines" / name)
-                (folder / "lines" / name).with_suffix(".gt.txt").write_text(text, encoding="utf-8")
+            if split == "train" or n < FEW:
+                part = folder / ("lines" if split == "train" else "few")
+                shutil.copyfile(source / name, part / name)
+                (part / name).with_suffix(".gt.txt").write_text(text, encoding="utf-8")
             with Image.open(source / name) as image:
                 image.convert("L").resize((max(1, round(image.width * 64 / image.height)), 64)).save(
                     folder / "high64" / f"{Path(name).stem}.jpg", quality=95
@@ -76,41 +101,60 @@ def write_sets(data_dir: Path, folder: Path, count: int) -> tuple[list[str], lis
         csv.write_text(f"FILENAME,IDENTITY\n{lines}", encoding="utf-8")
     table = ["<ctc> 0", *(f"{symbol} {n}" for n, symbol in enumerate(sorted(symbols), 1))]
     (folder / "syms.txt").write_text("\n".join(table) + "\n", encoding="utf-8")
-    few = (folder / "validation.txt").read_text(encoding="utf-8").splitlines()[:8]  # little validation while training
+    few = (folder / "validation.txt").read_text(encoding="utf-8").splitlines()[:FEW]
     (folder / "few.txt").write_text("\n".join(few) + "\n", encoding="utf-8")
-    return names["train"], names["validation"]
+    (folder / "few-paths.txt").write_text("".join(f"{path}\n" for path in (folder / "few").glob("*.jpg")))
+    return list(texts["train"]), texts["validation"]
+
+
+def print_score(name: str, truth: dict[str, str], readings: dict[str, str]) -> None:
+    score = Score()
+    for image, text in truth.items():
+        score.add(text, readings.get(image, ""))
+    print(f"{name}: {score}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--runs-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
-    parser.add_argument("--images", type=int, default=200, help="training images (default: 200)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: 3)")
+    parser.add_argument(
+        "--minutes", type=float, help="train each for so long on 5,000 images and compare what it reads"
+    )
     args = parser.parse_args()
     runs = args.runs_dir.resolve()
-    work = runs / "peers"
+    work = runs / ("peers-minutes" if args.minutes else "peers")
     shutil.rmtree(work, ignore_errors=True)
-    train, validation = write_sets(args.data_dir, work, args.images)
+    train, truth = write_sets(args.data_dir, work, 5000 if args.minutes else max(IMAGES.values()))
 
-    def train_ours(epochs: int) -> float:
-        flags = ("--data-dir", "data", "--num-samples", "0", "--validation-samples", "8", "--device", "cpu")
-        return seconds(sys.executable, ROOT / "train.py", *flags, "--epochs", epochs, cwd=work)
+    lines = [work / "lines" / f"{name}.jpg" for name in train]
+    if not args.minutes:  # they are slower: a part of the images will do
+        first = (work / "train.txt").read_text(encoding="utf-8").splitlines()[: IMAGES["PyLaia"]]
+        (work / "train.txt").write_text("\n".join(first) + "\n", encoding="utf-8")
+        lines = lines[: IMAGES["kraken"]]
+    ours = (sys.executable, ROOT / "train.py", "--data-dir", "data", "--num-samples", 0, "--device", "cpu")
+    pylaia = (runs / "pylaia/bin/pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
+              "--trainer.gpus", 0, "--common.train_path", "pylaia")  # fmt: skip
+    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", "--threads", 2, "train", "-f", "path", "-o", work / "kraken",
+              "-e", "few-paths.txt", "-q", "fixed")  # fmt: skip
 
-    def train_pylaia(epochs: int) -> float:
+    def new_pylaia() -> None:
         shutil.rmtree(work / "pylaia", ignore_errors=True)
         (work / "pylaia").mkdir()
-        common = ("--common.train_path", "pylaia")
         seconds(runs / "pylaia/bin/pylaia-htr-create-model", "syms.txt", "--fixed_input_height", 64,
-                "--save_model", "true", *common, cwd=work)  # fmt: skip
-        return seconds(runs / "pylaia/bin/pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
-                       "--trainer.gpus", 0, "--trainer.max_epochs", epochs, "--data.batch_size", 8,
-                       "--optimizer.name", "Adam", "--optimizer.learning_rate", 0.0005, *common, cwd=work)  # fmt: skip
+                "--save_model", "true", "--common.train_path", "pylaia", cwd=work)  # fmt: skip
+
+    def train_ours(epochs: int) -> float:
+        return seconds(*ours, "--validation-samples", FEW, "--epochs", epochs, cwd=work)
+
+    def train_pylaia(epochs: int) -> float:
+        new_pylaia()
+        return seconds(*pylaia, "--trainer.max_epochs", epochs, cwd=work)
 
     def train_kraken(epochs: int) -> float:
-        return seconds(runs / "kraken/bin/ketos", "-d", "cpu", "--workers", 0, "--threads", 2, "train", "-f", "path",
-                       "-o", work / "kraken", "-q", "fixed", "-N", epochs, "-B", 8,
-                       *(work / "lines").glob("*.jpg"), cwd=work)  # fmt: skip
+        shutil.rmtree(work / "kraken", ignore_errors=True)
+        return seconds(*kraken, "-N", epochs, *lines, cwd=work)
 
     def read_ours() -> float:
         return seconds(
@@ -118,27 +162,41 @@ def main() -> None:
         )
 
     def read_pylaia() -> float:
-        return seconds(runs / "pylaia/bin/pylaia-htr-decode-ctc", "syms.txt", "[high64]", "validation-ids.txt",
-                       "--trainer.gpus", 0, "--data.batch_size", 8, "--common.train_path", "pylaia",
+        return seconds(runs / "pylaia/bin/pylaia-htr-decode-ctc", "syms.txt", "validation-ids.txt",
+                       "--img_dirs", "[high64]", "--trainer.gpus", 0, "--common.train_path", "pylaia",
                        "--common.experiment_dirname", "experiment", cwd=work)  # fmt: skip
 
     def read_kraken() -> float:
-        model = sorted((work / "kraken").parent.glob("kraken*/*.*"))[-1]
-        pairs = [
-            part for name in validation for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")
-        ]
-        return seconds(runs / "kraken/bin/kraken", *pairs, "ocr", "-m", model, "-s", cwd=work)
+        model = max((work / "kraken").rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        pairs = [part for name in truth for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")]
+        return seconds(runs / "kraken/bin/kraken", "--threads", 2, *pairs, "ocr", "-m", model, "-s", cwd=work)
+
+    if args.minutes:
+        run_for(args.minutes, *ours, cwd=work)
+        read_ours()
+        with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
+            print_score("ours", truth, {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)})
+        new_pylaia()
+        run_for(args.minutes, *pylaia, "--trainer.val_check_interval", 0.1, cwd=work)
+        read_pylaia()
+        printed = [line.split() for line in (work / "printed.txt").read_text(encoding="utf-8").splitlines()]
+        texts = {name: "".join(characters).replace("<space>", " ") for name, *characters in printed}
+        print_score("PyLaia", truth, texts)
+        run_for(args.minutes, *kraken, "-F", 0.1, *lines, cwd=work)
+        read_kraken()
+        print_score(
+            "kraken", truth, {name: (work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in truth}
+        )
+        return
 
     trainings: dict[str, Callable[[int], float]] = {"ours": train_ours, "PyLaia": train_pylaia, "kraken": train_kraken}
     readings: dict[str, Callable[[], float]] = {"ours": read_ours, "PyLaia": read_pylaia, "kraken": read_kraken}
     trained, read = {name: [] for name in trainings}, {name: [] for name in readings}
     for _ in range(args.rounds):
         for name, run in trainings.items():
-            more = MORE_EPOCHS[name]
-            took = -run(1) + run(1 + more)
-            trained[name].append(more * len(train) / took)
+            trained[name].append(IMAGES[name] / (run(2) - run(1)))
         for name, run in readings.items():
-            read[name].append(len(validation) / run())
+            read[name].append(len(truth) / run())
         print({name: [round(speed, 1) for speed in trained[name] + read[name]] for name in trained}, flush=True)
     print("| images/s | " + " | ".join(trained) + " | ours / PyLaia | ours / kraken |\n" + "|---" * 6 + "|")
     for title, speeds in (("training", trained), ("reading, start included", read)):
