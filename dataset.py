@@ -186,11 +186,8 @@ def clean_label(label: str, uppercase: bool) -> str:
     return unicodedata.normalize("NFC", label.upper()) if uppercase else label
 
 
-def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
-    """Read a label CSV into a table with the columns FILENAME and IDENTITY, all text as it stands.
-
-    Raises HTRError where the file cannot be read or lacks a column.
-    """
+def read_table(path: str | os.PathLike) -> "pd.DataFrame":
+    """Read a CSV, all cells text as they stand. Raises HTRError where it cannot be read."""
     import pandas as pd
 
     try:
@@ -198,10 +195,19 @@ def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise HTRError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
     table.columns = table.columns.str.strip()
+    return table.fillna("")  # a short row lacks cells whatever the options
+
+
+def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
+    """Read a label CSV into a table with the columns FILENAME and IDENTITY, all text as it stands.
+
+    Raises HTRError where the file cannot be read or lacks a column.
+    """
+    table = read_table(path)
     for column in ("FILENAME", "IDENTITY"):
         if column not in table:
             raise HTRError(f"{path} has no column {column}; it has {', '.join(table.columns)}")
-    return table[["FILENAME", "IDENTITY"]].fillna("")  # a short row lacks cells whatever the options
+    return table[["FILENAME", "IDENTITY"]]
 
 
 # ----------------------------------------------------------------------------------------------- dataset

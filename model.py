@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLANK = 0
 FRAME = 4  # pixels a frame is wide
+SUBSTITUTES = 5  # classes that are tried in the place of one that was read
 
 
 class ConvBlock(nn.Module):
@@ -164,9 +165,17 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -
     logits (T, N, C) of any precision, lengths (N,) in frames, labels: N sequences of ids. Returns (N,) float32;
     inf where a picture has fewer frames than `frames_needed`.
     """
+    return _ctc_loss(log_probabilities(logits), lengths, labels)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log P(class) at every frame: float32 (T, N, C), where CTC can be computed."""
     if logits.device.type == "mps":  # PyTorch has no CTC there
         logits = logits.cpu()
-    log_probs = logits.float().log_softmax(2)
+    return logits.float().log_softmax(2)
+
+
+def _ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
     targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)
     target_lengths = torch.tensor([len(sequence) for sequence in labels], dtype=torch.long)
     return F.ctc_loss(log_probs, targets.to(log_probs.device), lengths, target_lengths, blank=BLANK, reduction="none")
@@ -204,3 +213,51 @@ def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
         label_confidences.append(run_probs[runs[frames, n], n].tolist())
     confidences = ctc_loss(logits, lengths, labels).neg().exp().clamp(max=1).tolist()
     return [Reading(*fields) for fields in zip(labels, confidences, label_confidences, strict=True)]
+
+
+@torch.no_grad()
+def candidate_log_probs(
+    log_probs: Tensor, lengths: Tensor, candidates: Sequence[Sequence[Sequence[int]]]
+) -> list[list[float]]:
+    """log P(labels | image) of several candidates for each picture, summed over all CTC paths, in nats.
+
+    log_probs (T, N, C) from `log_probabilities`, candidates: for each picture, some sequences of ids.
+    """
+    rows = torch.tensor([n for n, several in enumerate(candidates) for _ in several], dtype=torch.long)
+    flat = [labels for several in candidates for labels in several]
+    found = iter((-_ctc_loss(log_probs[:, rows.to(log_probs.device)], lengths[rows], flat)).tolist())
+    return [list(itertools.islice(found, len(several))) for several in candidates]
+
+
+def similar_labels(log_probs: Tensor, most: int) -> list[list[int]]:
+    """What else the frames of one picture may say: the greedy reading with one label replaced, left out or put in.
+
+    log_probs (T, C) of the picture's own frames. Returns at most `most` sequences of ids, those first whose best path
+    costs least.
+    """
+    frames = log_probs.cpu().numpy()
+    classes = frames.argmax(1)
+    starts = [t for t, c in enumerate(classes) if c != BLANK and (t == 0 or classes[t - 1] != c)]
+    ends = [t + next((k for k, c in enumerate(classes[t:]) if c != classes[t]), len(classes) - t) for t in starts]
+    labels = [int(classes[t]) - 1 for t in starts]
+    costs: dict[tuple[int, ...], float] = {}
+
+    def put(sequence: list[int], cost: float) -> None:
+        key = tuple(sequence)
+        costs[key] = min(cost, costs.get(key, cost))
+
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        run = frames[start:end]
+        own, best = labels[i] + 1, run.max(0)
+        put(labels[:i] + labels[i + 1 :], float((run[:, own] - run[:, BLANK]).sum()))
+        for other in (-best).argsort()[:SUBSTITUTES].tolist():
+            if other not in (BLANK, own):
+                put([*labels[:i], other - 1, *labels[i + 1 :]], float(best[own] - best[other]))
+    for i, (start, end) in enumerate(zip([0, *ends], [*starts, len(frames)], strict=True)):
+        if start < end:
+            best = (frames[start:end] - frames[start:end, BLANK : BLANK + 1]).max(0)
+            for other in (-best).argsort()[:SUBSTITUTES].tolist():
+                if other != BLANK:
+                    put([*labels[:i], other - 1, *labels[i:]], -float(best[other]))
+    costs.pop(tuple(labels), None)
+    return [list(key) for key in sorted(costs, key=costs.__getitem__)[:most]]

@@ -84,6 +84,10 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="read the drawn test images, all in demo/")
     parser.add_argument("--output-dir", metavar="PATH", help="where the predictions go (default: output)")
     parser.add_argument("--labels", metavar="CSV", help="the true texts: adds them, CER and exact match")
+    parser.add_argument("--lexicon", metavar="CSV", help="known names, by themselves, with a COUNT or as labels: they"
+                        " are weighed against what the network sees")  # fmt: skip
+    parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels, for the"
+                        " checkpoint; with --lexicon also how it is weighed")  # fmt: skip
     add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=BATCH_SIZE)
     args = parser.parse_args()
     defaults = {"BATCH_SIZE": BATCH_SIZE} | (DEMO if args.demo else {})
@@ -91,6 +95,8 @@ def main() -> int:
         config = Config(**defaults | typed_settings(args))
     except ValueError as error:
         parser.error(str(error))
+    if args.calibrate and not (args.labels or args.demo):
+        parser.error("--calibrate needs --labels CSV, the true texts of images that the network was not trained on")
 
     import parallel  # after parsing, so that --help answers at once
 
@@ -105,7 +111,7 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
 
     import parallel
     from dataset import find_images, find_labels
-    from reading import COLUMNS, LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
+    from reading import LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
 
     if args.demo:
         from synthetic import draw_dataset
@@ -118,16 +124,18 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
         labels = find_labels(config.DATA_DIR, "test")
     files, others = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
     model_path = weights_to_use(config.MINI_MODEL_PATH, default_model_path)
-    reader = Reader.load(model_path, config.DEVICE)
+    if args.calibrate:
+        calibrate_on(files, labels, args.lexicon, model_path, config)
+    reader = Reader.load(model_path, config.DEVICE, args.lexicon)
 
     started = time.perf_counter()
-    rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), COLUMNS
+    rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), reader.columns
     if parallel.rank():  # the first process writes for all
         deque(rows, maxlen=0)
         return 0
     truth = Truth(labels, reader.config) if labels else None
     if truth:
-        rows, columns = truth.compare(rows), COLUMNS + LABEL_COLUMNS
+        rows, columns = truth.compare(rows), columns + LABEL_COLUMNS
     shown, failed = [], []
     rows = write_predictions(rows, output_dir, columns)
     for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None):
@@ -155,6 +163,31 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
         print(f"{len(failed):,} images could not be read, {failed[0]}; see column ERROR", file=sys.stderr)
         return 1
     return 0
+
+
+def calibrate_on(
+    files: list[tuple[str, Path]], labels: str | Path, lexicon: str | None, model_path: Path, config: Config
+) -> None:
+    """Fit the confidence of a checkpoint on those of the images that have a label."""
+    import parallel
+    from dataset import read_images
+    from lexicon import Lexicon
+    from reading import Truth, calibrate
+    from utils import load_checkpoint, restore_settings
+
+    if parallel.world() > 1:
+        raise HTRError("--calibrate is done by a single process: run it without torchrun")
+    settings, _ = restore_settings(load_checkpoint(model_path), model_path)
+    truth = Truth(labels, settings)
+    labelled = [(path, truth.of(name)) for name, path in files if truth.of(name) is not None]
+    calibrate(
+        model_path,
+        list(read_images([path for path, _ in labelled], settings, config.WORKERS)),
+        [text for _, text in labelled],
+        Lexicon.load(lexicon, settings) if lexicon else None,
+        config.DEVICE,
+        config.BATCH_SIZE,
+    )
 
 
 if __name__ == "__main__":

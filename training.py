@@ -25,13 +25,16 @@ from dataset import (
     Alphabet,
     Lines,
     batches_by_width,
+    find_labels,
     load_lines,
     padded_width,
     to_ink,
 )
 from files import whole_file
+from lexicon import Lexicon
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 from pictures import Pictures
+from reading import calibrate
 from utils import Score, autocast, build_model, restore_weights, save_checkpoint
 
 MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that are of no use elsewhere
@@ -363,6 +366,15 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             )
     if parallel.rank() == 0:
         draw_curves(state.history, best_path.with_suffix(".curves.png"))
+        if best_path.exists():
+            calibrate_on_validation(config, validation_lines)
+
+
+def calibrate_on_validation(config: Config, lines: Lines) -> None:
+    """Fit the confidence of the best weights on the validation lines, and how a lexicon is weighed: all training labels
+    of the dataset take the part of one."""
+    known = Lexicon.load(find_labels(config.DATA_DIR, "train"), config)
+    calibrate(config.MINI_MODEL_PATH, lines.images, lines.texts, known, config.DEVICE, config.BATCH_SIZE)
 
 
 # ----------------------------------------------------------------------------------------------- history

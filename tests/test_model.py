@@ -6,7 +6,16 @@ import torch
 
 from config import Config
 from dataset import collate, load_image
-from model import CRNN, Columns, ctc_loss, frames_needed, greedy_decode
+from model import (
+    CRNN,
+    Columns,
+    candidate_log_probs,
+    ctc_loss,
+    frames_needed,
+    greedy_decode,
+    log_probabilities,
+    similar_labels,
+)
 
 
 def small_model(num_labels=5, seed=0) -> CRNN:
@@ -163,6 +172,40 @@ def test_confidence_counts_true_frames_only():
     lengths = torch.tensor([6, 3])
     alone = greedy_decode(logits[:3, 1:], torch.tensor([3]))[0]
     assert greedy_decode(logits, lengths)[1] == alone
+
+
+def test_probabilities_of_candidates_are_sums_over_all_paths():
+    torch.manual_seed(3)
+    log_probs, lengths = log_probabilities(torch.randn(5, 2, 3)), torch.tensor([5, 3])
+    truths = [probabilities_by_brute_force(log_probs[:length, n]) for n, length in enumerate(lengths)]
+    candidates = [[list(labels) for labels in truth] for truth in truths]
+    for n, values in enumerate(candidate_log_probs(log_probs, lengths, candidates)):
+        for labels, value in zip(candidates[n], values, strict=True):
+            assert math.exp(value) == pytest.approx(truths[n][tuple(labels)], rel=1e-4)
+        assert sum(map(math.exp, values)) == pytest.approx(1, rel=1e-5)  # of all texts that there are
+
+
+def test_candidates_that_do_not_fit_have_no_probability():
+    log_probs = log_probabilities(torch.zeros(2, 1, 3))
+    assert candidate_log_probs(log_probs, torch.tensor([2]), [[[0, 0], [0, 1, 0]]]) == [[-math.inf, -math.inf]]
+
+
+def test_similar_labels_by_hand():
+    # a, then b or less likely c, then a blank that may be c: classes blank, a, b, c
+    frames = [[0.02, 0.96, 0.01, 0.01], [0.01, 0.01, 0.58, 0.40], [0.78, 0.01, 0.01, 0.20]]
+    log_probs = torch.tensor(frames).log()
+    found = similar_labels(log_probs, 100)
+    assert found[0] == [0, 2]  # b replaced by c costs least,
+    assert found[1] == [0, 1, 2]  # then c put in at the end
+    assert [1] in found  # a left out
+    assert [0, 1] not in found  # the greedy reading itself
+    assert len(set(map(tuple, found))) == len(found)
+    assert similar_labels(log_probs, 2) == found[:2]
+
+
+def test_similar_labels_of_blank_frames():
+    log_probs = torch.tensor([[0.9, 0.06, 0.04]] * 3).log()
+    assert similar_labels(log_probs, 9) == [[0], [1]]
 
 
 def test_loss_is_float32_under_half_precision():

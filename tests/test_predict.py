@@ -14,7 +14,7 @@ from PIL import Image
 import reading
 from config import HTRError
 from predict import predict_batch, predict_single_image
-from reading import COLUMNS, Reader, Truth, find_files
+from reading import COLUMNS, LABEL_COLUMNS, LEXICON_COLUMNS, Reader, Truth, find_files
 from utils import load_checkpoint
 
 THE_DESCRIPTION = """
@@ -212,3 +212,58 @@ def test_an_own_checkpoint_comes_before_the_shipped_weights(folder, script):
     done = script(folder, "predict.py", "test_v2/test")
     assert "shipped" not in done.stdout
     assert "with htr_crnn_mini.pth" in done.stdout
+
+
+def test_training_calibrates_and_a_calibration_changes_no_text(folder, script, data_dir):
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
+    assert {"calibration", "lexicon"} <= checkpoint.keys()
+    script(folder, "predict.py")
+    calibrated = table(folder / "output" / "predictions.csv")
+    del checkpoint["calibration"]
+    torch.save(checkpoint, folder / "htr_crnn_mini.pth")
+    script(folder, "predict.py")
+    plain = table(folder / "output" / "predictions.csv")
+    assert calibrated["PREDICTION"].tolist() == plain["PREDICTION"].tolist()
+    assert calibrated["CONFIDENCE"].tolist() != plain["CONFIDENCE"].tolist()
+
+
+def test_a_lexicon_is_weighed(folder, script, data_dir):
+    labels = data_dir / "CSV" / "written_name_test.csv"
+    done = script(folder, "predict.py", "--lexicon", labels, "--labels", labels)
+    rows = table(folder / "output" / "predictions.csv")
+    assert tuple(rows.columns) == COLUMNS + LEXICON_COLUMNS + LABEL_COLUMNS
+    assert "labelled images" in done.stdout
+    script(folder, "predict.py")
+    assert rows["GREEDY"].tolist() == table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
+    for confidence, runner_up in zip(rows["CONFIDENCE"], rows["RUNNER_UP_CONFIDENCE"], strict=True):
+        assert float(runner_up) >= 0 and float(confidence) + float(runner_up) <= 1.00001
+
+
+def test_a_checkpoint_is_calibrated_on_labelled_images(folder, script, data_dir):
+    flags = ("--labels", data_dir / "CSV" / "written_name_test.csv", "--calibrate")
+    before = load_checkpoint(folder / "htr_crnn_mini.pth")
+    del before["calibration"], before["lexicon"]
+    torch.save(before, folder / "htr_crnn_mini.pth")
+    done = script(folder, "predict.py", "--lexicon", data_dir / "CSV" / "written_name_train.csv", check=False)
+    assert done.returncode == 1
+    assert "--calibrate" in done.stderr
+    assert "confidence calibrated on" in script(folder, "predict.py", *flags).stdout
+    assert load_checkpoint(folder / "htr_crnn_mini.pth").keys() == before.keys() | {"calibration"}
+    script(folder, "predict.py", *flags, "--lexicon", data_dir / "CSV" / "written_name_train.csv")
+    after = load_checkpoint(folder / "htr_crnn_mini.pth")
+    assert after.keys() == before.keys() | {"calibration", "lexicon"}
+    assert all(torch.equal(after["model"][name], weight) for name, weight in before["model"].items())
+
+
+def test_calibrating_needs_labels(folder, script):
+    done = script(folder, "predict.py", "--calibrate", check=False)
+    assert done.returncode == 2
+    assert "--calibrate needs --labels" in done.stderr
+
+
+def test_a_calibration_that_makes_no_sense(folder, script):
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth") | {"calibration": {"weights": "x"}}
+    torch.save(checkpoint, folder / "htr_crnn_mini.pth")
+    done = script(folder, "predict.py", check=False)
+    assert done.returncode == 1
+    assert "makes no sense" in done.stderr

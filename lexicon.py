@@ -1,0 +1,146 @@
+"""A prior over names: a list of known ones, weighed against what the network saw. Speaks text.
+
+Every reading is a choice among candidates: what the network reads by itself, what else its frames may say, and the
+known names near it. A log-linear model (fitted on labelled images, never guessed) gives each a probability from its
+exact CTC probability and from how common or how name-like it is; "none of these" takes part, too, so that unknown
+names survive and the probabilities mean what they say.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
+from torch import Tensor
+
+from confidence import FLOOR, Trigrams, fit_weights
+from config import Config, HTRError
+from dataset import clean_label, read_table
+
+NEAREST = 32  # known names that a reading is compared with
+FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
+# Of a candidate: log P(text | image); whether it is known; log share of the known one; of an unknown one the trigrams'
+# log-probability, its letters, and whether it is the greedy reading. Of "none of these": log of the probability that
+# the candidates leave, and a constant.
+FEATURES = 8
+NEUTRAL = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the model's own probabilities
+
+
+class Lexicon:
+    """Known names with their counts.
+
+    counts: cleaned names, more than none. words: the names, the most frequent first.
+    """
+
+    def __init__(self, counts: dict[str, int]):
+        self.counts = counts
+        self.total = sum(counts.values())
+        self.words = sorted(counts, key=lambda word: (-counts[word], word))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, config: Config) -> "Lexicon":
+        """Read a CSV with a column of names (IDENTITY, NAME, or the first) and, optionally, one called COUNT.
+
+        Names are cleaned as labels are, and equal ones added up; blank and ignored ones do not count. Raises HTRError
+        where the file cannot be read, holds no name, or has a count that is no positive number.
+        """
+        table = read_table(path)
+        names = {str(column).upper(): column for column in reversed(table.columns)}
+        column = names.get("IDENTITY", names.get("NAME", table.columns[0]))
+        counts = [1] * len(table)
+        if "COUNT" in names:
+            try:
+                counts = [int(count) for count in table[names["COUNT"]]]
+            except ValueError as error:
+                raise HTRError(f"{path} has a COUNT that is no whole number: {error}") from error
+            if min(counts, default=1) < 1:
+                raise HTRError(f"{path} has a COUNT below 1")
+        ignored = {"", *(clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS)}
+        known = Counter()
+        for name, count in zip(table[column], counts, strict=True):
+            known[clean_label(name, config.UPPERCASE)] += count
+        known = {name: count for name, count in known.items() if name not in ignored}
+        if not known:
+            raise HTRError(f"{path} holds no name in its column {column}")
+        return cls(known)
+
+    def near(self, texts: Sequence[str]) -> list[list[str]]:
+        """For each text the known names few edits away (Levenshtein), the nearest and most frequent first."""
+        distances = process.cdist(
+            texts, self.words, scorer=Levenshtein.distance, score_cutoff=FARTHEST, dtype=np.uint8, workers=-1
+        )
+        found = []
+        for text, row in zip(texts, distances, strict=True):
+            places = np.flatnonzero(row <= 1 + (len(text) > 3) + (len(text) > 5))
+            places = places[np.argsort(row[places], kind="stable")][:NEAREST]
+            found.append([self.words[place] for place in places])
+        return found
+
+
+@dataclass
+class Choice:
+    """probability: that `text` is right. The runner-up is "" where there is no other candidate."""
+
+    text: str
+    probability: float
+    runner_up: str
+    runner_up_probability: float
+
+
+@dataclass
+class Prior:
+    """Chooses among candidates. weights: FEATURES numbers, see there."""
+
+    lexicon: Lexicon
+    trigrams: Trigrams
+    weights: Sequence[float] = NEUTRAL
+
+    def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> Tensor:
+        """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""
+        rows = []
+        for place, (text, log_prob) in enumerate(zip(candidates, log_probs, strict=True)):
+            count = self.lexicon.counts.get(text, 0)
+            if count:
+                rows.append((log_prob, 1, np.log(count / self.lexicon.total) / 10, 0, 0, 0, 0, 0))
+            else:
+                trigrams = self.trigrams.log_prob(text) / 10
+                rows.append((log_prob, 0, 0, trigrams, (len(text) + 1) / 10, float(place == 0), 0, 0))
+        rest = max(1 - float(np.exp(log_probs).sum()), FLOOR)
+        rows.append((0, 0, 0, 0, 0, 0, np.log(rest), 1))
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def choose(self, candidates: Sequence[str], features: Tensor) -> Choice:
+        """The likeliest candidate, never "none of these"; `features` as from the method of that name."""
+        probabilities = (features @ torch.tensor(self.weights, dtype=torch.float64)).softmax(0)[:-1].tolist()
+        order = sorted(range(len(candidates)), key=lambda place: -probabilities[place])
+        second = order[1] if len(order) > 1 else None
+        return Choice(
+            candidates[order[0]],
+            probabilities[order[0]],
+            "" if second is None else candidates[second],
+            0.0 if second is None else probabilities[second],
+        )
+
+
+def fit_prior(features: Sequence[Tensor], truths: Sequence[int]) -> list[float]:
+    """The weights of greatest likelihood. features: of labelled images; truths: which row of each is right."""
+    most = max(len(rows) for rows in features)
+    padded = torch.zeros(len(features), most, FEATURES, dtype=torch.float64)
+    absent = torch.ones(len(features), most, dtype=torch.bool)
+    for n, rows in enumerate(features):
+        padded[n, : len(rows)] = rows
+        absent[n, : len(rows)] = False
+    truth = torch.tensor(truths)
+
+    def loss(weights: Tensor) -> Tensor:
+        scores = (padded @ weights).masked_fill(absent, -torch.inf)
+        return torch.nn.functional.cross_entropy(scores, truth, reduction="sum")
+
+    return fit_weights(loss, NEUTRAL)
