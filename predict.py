@@ -83,9 +83,11 @@ def main() -> int:
                         f" (default: {Config.TEST_IMG_DIR} in the dataset)")  # fmt: skip
     parser.add_argument("--demo", action="store_true", help="read the drawn test images, all in demo/")
     parser.add_argument("--output-dir", metavar="PATH", help="where the predictions go (default: output)")
-    parser.add_argument("--labels", metavar="CSV", help="the true texts: adds them, CER and exact match")
+    parser.add_argument("--labels", metavar="CSV", help="the true texts: adds them, scores, confusions and"
+                        " labels to check")  # fmt: skip
     parser.add_argument("--lexicon", metavar="CSV", help="known names, by themselves, with a COUNT or as labels: they"
                         " are weighed against what the network sees")  # fmt: skip
+    parser.add_argument("--html", action="store_true", help="write report.html, a page to look the readings through")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels, for the"
                         " checkpoint; with --lexicon also how it is weighed")  # fmt: skip
     add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=BATCH_SIZE)
@@ -112,6 +114,7 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
     import parallel
     from dataset import find_images, find_labels
     from reading import LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
+    from report import LeastSure, write_report
 
     if args.demo:
         from synthetic import draw_dataset
@@ -136,9 +139,11 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
     truth = Truth(labels, reader.config) if labels else None
     if truth:
         rows, columns = truth.compare(rows), columns + LABEL_COLUMNS
-    shown, failed = [], []
+    shown, failed, least_sure, paths = [], [], LeastSure(), dict(files)
     rows = write_predictions(rows, output_dir, columns)
     for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None):
+        if args.html:
+            least_sure.add(row, paths[row["FILENAME"]])
         if row["ERROR"]:
             failed.append(f"{row['FILENAME']} {row['ERROR']}")
         elif len(shown) < SHOWN:
@@ -146,18 +151,25 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
     seconds = time.perf_counter() - started
 
     for row in shown:
-        right = "" if not truth or not row["TRUTH"] else "  right" if row["EDITS"] == 0 else f"  not {row['TRUTH']}"
+        right = {"yes": "  right", "no": f"  not {row.get('TRUTH')}"}.get(row.get("RIGHT"), "")
         print(f"{row['FILENAME']}  {row['PREDICTION']}  (confidence {row['CONFIDENCE']:.2f}){right}")
     if len(files) > len(shown) + len(failed):
         print("...")
     read = len(files) - len(failed)
     if model_path.is_relative_to(Path.cwd()):
         model_path = model_path.relative_to(Path.cwd())
-    print(f"read {read:,} of {len(files):,} images with {model_path}, {len(files) / seconds:.0f} images/s")
+    summary = [f"read {read:,} of {len(files):,} images with {model_path}, {len(files) / seconds:.0f} images/s"]
     if others:
-        print(f"passed over {others:,} files that are no images")
+        summary.append(f"files passed over, as no images: {others:,}")
     if truth:
-        print(truth.score)
+        summary += truth.comparison.lines()
+    print("\n".join(summary))
+    if args.html:
+        with tqdm(desc="report", total=len(least_sure), unit="img", leave=False, disable=None) as bar:
+            write_report(
+                output_dir / "report.html", least_sure, summary, truth.comparison if truth else None, bar.update
+            )
+        print(f"written to {output_dir / 'report.html'}: open it in a browser")
     print(f"written to {output_dir / 'predictions.csv'} and predictions.txt")
     if failed:
         print(f"{len(failed):,} images could not be read, {failed[0]}; see column ERROR", file=sys.stderr)

@@ -26,8 +26,8 @@ from dataset import (
 from files import whole_file
 from lexicon import Choice, Lexicon, Prior, fit_prior
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
+from report import Comparison
 from utils import (
-    Score,
     autocast,
     build_model,
     choose_device,
@@ -39,7 +39,7 @@ from utils import (
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 LEXICON_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
-LABEL_COLUMNS = ("TRUTH", "EDITS")
+LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 WINDOW = 512  # images that are sorted by width together
 SIMILAR = 12  # unknown texts that a lexicon's names are weighed against, for each image
 
@@ -264,10 +264,10 @@ def find_files(paths: Iterable[str | Path]) -> tuple[list[tuple[str, Path]], int
 
 
 class Truth:
-    """Labels to compare readings with: fills in TRUTH and EDITS, and adds up the score.
+    """Labels to compare readings with: fills in LABEL_COLUMNS, and adds up what `comparison` tells.
 
     Labels are cleaned as in training; blank and ignored ones do not count. A row is matched by its FILENAME, or by the
-    last part of it.
+    last part of it. An image that could not be read counts as read with no text.
     """
 
     def __init__(self, labels_csv: str | Path, config: Config):
@@ -275,16 +275,19 @@ class Truth:
         ignored = {"", *(clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS)}
         texts = (clean_label(label, config.UPPERCASE) for label in table["IDENTITY"])
         self.labels = {name: text for name, text in zip(table["FILENAME"], texts, strict=True) if text not in ignored}
-        self.score = Score()
+        self.comparison = Comparison()
 
     def of(self, name: str) -> str | None:
+        """The true text of the image called `name`, where there is one."""
         return self.labels.get(name, self.labels.get(name.rsplit("/", 1)[-1]))
 
     def compare(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
-            truth = self.of(row["FILENAME"])
-            edits = "" if truth is None else self.score.add(truth, row["PREDICTION"])
-            yield row | {"TRUTH": truth or "", "EDITS": edits}
+            truth, values = self.of(row["FILENAME"]), ("", "", "")
+            if truth is not None:
+                edits = self.comparison.add(row["FILENAME"], row["PREDICTION"], row["CONFIDENCE"] or 0.0, truth)
+                values = (truth, "no" if edits else "yes", edits)
+            yield row | dict(zip(LABEL_COLUMNS, values, strict=True))
 
 
 def write_predictions(

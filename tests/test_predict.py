@@ -91,7 +91,7 @@ def test_what_cannot_be_read_has_its_row(folder, script):
     assert rows["ERROR"].astype(bool).tolist() == [True, True, False]
     assert rows["CONFIDENCE"].astype(bool).tolist() == [False, False, True]
     assert "read 1 of 3 images" in done.stdout
-    assert "passed over 1 files that are no images" in done.stdout
+    assert "files passed over, as no images: 1" in done.stdout
     assert "2 images could not be read, broken.png cannot be read" in done.stderr
 
 
@@ -132,7 +132,7 @@ def test_labels_match_by_the_last_part_of_a_path_and_sentinels_do_not_count(tmp_
     truth = Truth(tmp_path / "a.csv", reader.config)
     rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO"} for n in (1, 2, 3)))
     assert [(row["TRUTH"], row["EDITS"]) for row in rows] == [("LEA", 1), ("", ""), ("", "")]
-    assert (truth.score.edits, truth.score.images) == (1, 1)
+    assert (truth.comparison.score.edits, truth.comparison.score.images) == (1, 1)
 
 
 def test_a_missing_model_names_the_way_out(tmp_path, script, data_dir):

@@ -1,0 +1,90 @@
+"""Whether CONFIDENCE is true, and what a lexicon brings: fitted on one half of labelled images, measured on the other.
+
+    python benchmarks/trust.py validation_v2/validation --labels written_name_validation.csv --lexicon names.csv
+
+The halves are swapped, so every image is measured once, by a fit that has not seen it. The readings of both ways are
+left in --runs-dir as greedy.csv and lexicon.csv.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from confidence import Trigrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
+from dataset import read_images  # noqa: E402
+from lexicon import Lexicon, Prior  # noqa: E402
+from reading import Reader, Truth, find_files, fit_confidence  # noqa: E402
+from utils import Score  # noqa: E402
+
+
+def figures(readings: Sequence[tuple[str, float]], truths: Sequence[str], lexicon: Lexicon) -> dict[str, float]:
+    """What becomes of texts with their confidences."""
+    score, known, unknown = Score(), Score(), Score()
+    for (text, _), truth in zip(readings, truths, strict=True):
+        score.add(truth, text)
+        (known if truth in lexicon.counts else unknown).add(truth, text)
+    right = [text == truth for (text, _), truth in zip(readings, truths, strict=True)]
+    confidences = [confidence for _, confidence in readings]
+    return {
+        "CER": score.cer,
+        "exact": score.exact,
+        "exact, name in the lexicon": known.exact,
+        "exact, name not in it": unknown.exact,
+        "ECE": expected_calibration_error(confidences, right),
+        "AUROC": auroc(confidences, right),
+        "exact among the surest 90 %": coverage_curve(confidences, right)[round(0.9 * len(right)) - 1],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--lexicon", type=Path, required=True)
+    parser.add_argument("--model-path", type=Path, default=ROOT / "weights" / "htr_crnn_names.pth")
+    parser.add_argument("--seed", type=int, default=0, help="of the halves (default: 0)")
+    parser.add_argument("--runs-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
+    args = parser.parse_args()
+
+    reader = Reader.load(args.model_path)
+    labels, lexicon = Truth(args.labels, reader.config), Lexicon.load(args.lexicon, reader.config)
+    files = [file for file in find_files([args.images])[0] if labels.of(file[0]) is not None]
+    names, truths = [name for name, _ in files], [labels.of(name) for name, _ in files]
+    trigrams = Trigrams.of(lexicon.words)
+    reader.prior = Prior(lexicon, trigrams)
+    evidence = reader.read_all(list(read_images([path for _, path in files], reader.config, 2)), 64)
+
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(args.seed)).tolist()
+    halves = order[::2], order[1::2]
+    readings = {"greedy": [("", 0.0)] * len(files), "lexicon": [("", 0.0)] * len(files)}
+    for fitted_on, measured_on in (halves, halves[::-1]):
+        some, right = [evidence[i] for i in fitted_on], [truths[i] for i in fitted_on]
+        calibration, prior, prior_calibration = fit_confidence(some, right, trigrams, lexicon)
+        ways = {"greedy": (calibration, None, None), "lexicon": (calibration, prior, prior_calibration)}
+        for way, fitted in ways.items():
+            reader.calibration, reader.prior, reader.prior_calibration = fitted
+            for i in measured_on:
+                choice = reader.choose(evidence[i])
+                readings[way][i] = choice.text, choice.probability
+
+    args.runs_dir.mkdir(parents=True, exist_ok=True)
+    columns = {way: figures(values, truths, lexicon) for way, values in readings.items()}
+    for way, values in readings.items():
+        with open(args.runs_dir / f"{way}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["FILENAME", "PREDICTION", "CONFIDENCE", "ERROR"])
+            writer.writerows([name, *value, ""] for name, value in zip(names, values, strict=True))
+    print(f"| {len(files):,} images | {' | '.join(columns)} |\n" + "|---" * (len(columns) + 1) + "|")
+    for name in columns["greedy"]:
+        print(f"| {name} | " + " | ".join(f"{column[name]:.4f}" for column in columns.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
