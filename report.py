@@ -57,12 +57,18 @@ class Comparison:
         parts += [] if math.isnan(area) else [f"AUROC {area:.4f}"]
         said.append(f"confidence: {', '.join(parts)}, exact among the surest {SUREST:.0%} {surest:.4f}")
         if self.confusions:
-            pairs = [f"{a or 'nothing'} as {b or 'nothing'} {n}" for (a, b), n in self.confusions.most_common(most)]
-            said.append(f"read most often: {', '.join(pairs)}")
+            names = {"": "nothing", " ": "a space"}
+            pairs = [
+                f"{names.get(true, true)} as {names.get(read, read)} ({count})"
+                for (true, read), count in self.confusions.most_common(most)
+            ]
+            said.append(f"read wrong most often: {', '.join(pairs)}")
         if self.suspects:
             self.suspects.sort(key=lambda suspect: (-suspect[0], suspect[1]))
             some = [f"{name} reads {text}, labelled {truth}" for _, name, text, truth in self.suspects[:3]]
-            said.append(f"labels to check, sure and not as labelled: {len(self.suspects):,}: {'; '.join(some)}")
+            said.append(
+                f"{len(self.suspects):,} labels to check, of sure readings that are not as labelled: {'; '.join(some)}"
+            )
         return said
 
 

@@ -130,7 +130,7 @@ def test_labels_match_by_the_last_part_of_a_path_and_sentinels_do_not_count(tmp_
     reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
     (tmp_path / "a.csv").write_text("FILENAME,IDENTITY\n1.png,lea\n2.png,EMPTY\n3.png,\n")
     truth = Truth(tmp_path / "a.csv", reader.config)
-    rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO"} for n in (1, 2, 3)))
+    rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO", "CONFIDENCE": 0.5} for n in (1, 2, 3)))
     assert [(row["TRUTH"], row["EDITS"]) for row in rows] == [("LEA", 1), ("", ""), ("", "")]
     assert (truth.comparison.score.edits, truth.comparison.score.images) == (1, 1)
 
@@ -267,3 +267,10 @@ def test_a_calibration_that_makes_no_sense(folder, script):
     done = script(folder, "predict.py", check=False)
     assert done.returncode == 1
     assert "makes no sense" in done.stderr
+
+
+def test_a_page_to_look_through(folder, script, data_dir):
+    done = script(folder, "predict.py", "--html", "--labels", data_dir / "CSV" / "written_name_test.csv")
+    page = (folder / "output" / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 10
+    assert "report.html: open it in a browser" in done.stdout

@@ -1,0 +1,155 @@
+import base64
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from report import Comparison, LeastSure, charts, segments, thumbnail, write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def row(name, text, confidence, error="", **more):
+    return {"FILENAME": name, "PREDICTION": text, "CONFIDENCE": "" if error else confidence, "ERROR": error} | more
+
+
+def compared():
+    comparison = Comparison()
+    comparison.add("a.jpg", "LEA", 0.99, "LEA")
+    comparison.add("b.jpg", "LEO", 0.95, "LEON")
+    comparison.add("c.jpg", "MARC", 0.2, "NARC")
+    comparison.add("d.jpg", "MARIE", 0.3, "NARIE")
+    return comparison
+
+
+def test_a_comparison_by_hand():
+    comparison = compared()
+    assert (comparison.score.edits, comparison.score.right) == (3, 1)
+    assert comparison.confusions == {("N", "M"): 2, ("N", ""): 1}
+    assert comparison.suspects == [(0.95, "b.jpg", "LEO", "LEON")]
+    said = "\n".join(comparison.lines())
+    assert "exact match 0.2500" in said
+    assert "N as M (2), N as nothing (1)" in said
+    assert "1 labels to check" in said
+    assert "b.jpg reads LEO, labelled LEON" in said
+
+
+def test_nothing_compared():
+    assert Comparison().lines() == ["CER 0.0000, exact match 0.0000 (0 of 0 labelled images)"]
+
+
+def test_the_least_sure_are_kept_in_order():
+    kept = LeastSure(most=3)
+    for n, confidence in enumerate([0.5, 0.9, 0.1, 0.5, 0.7]):
+        kept.add(row(f"{n}.jpg", "A", confidence), Path(f"{n}.jpg"))
+    kept.add(row("bad.jpg", "", "", error="is empty"), Path("bad.jpg"))
+    assert kept.count == 6
+    assert [found["FILENAME"] for found, _ in kept.rows()] == ["bad.jpg", "2.jpg", "0.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "parts"),
+    [
+        ("LEON", "LEON", [["LEON", False]]),
+        ("LEO", "LEON", [["LEO", False]]),
+        ("LEON", "LEO", [["LEO", False], ["N", True]]),
+        ("", "A", []),
+    ],
+)
+def test_differing_letters(text, other, parts):
+    assert segments(text, other) == parts
+
+
+def test_a_thumbnail_is_a_small_picture(tmp_path):
+    Image.new("RGB", (900, 300), "red").save(tmp_path / "big.png")
+    head, data = thumbnail(tmp_path / "big.png").split(",")
+    assert head == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.height <= 48
+        assert image.width == pytest.approx(3 * image.height, abs=3)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    assert thumbnail(tmp_path / "bad.png") == ""
+
+
+def test_curves_need_no_minimum_of_images():
+    for count in (0, 1, 4):
+        comparison = Comparison()
+        for n in range(count):
+            comparison.add(f"{n}", "A", 1.0, "A")
+        assert charts(comparison).count("<svg") == 2
+
+
+EVIL = '<script>document.title="run"</script>.png'
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    """A report of five images, one with a name that is HTML."""
+    kept = LeastSure(most=5)
+    for name, text, confidence, truth in (
+        ("one.png", "LEA", 0.99, "LEA"),
+        ("two.png", "LEON", 0.4, "LEO"),
+        (EVIL, "</script><b>", 0.6, "MARC"),
+        ("four.png", "ZOE", 0.8, "ZOE"),
+        ("five.png", "TOM", 1.0, "TOM"),
+    ):
+        path = tmp_path / f"{text[:1].strip('<')}x.png"
+        Image.new("L", (80, 20), 200).save(path)
+        kept.add(row(name, text, confidence, TRUTH=truth), path)
+    kept.add(row("bad.png", "", "", error="is empty"), tmp_path / "bad.png")
+    write_report(tmp_path / "report.html", kept, ["read <6> images"], compared(), lambda: None)
+    return tmp_path / "report.html"
+
+
+def test_the_page_holds_its_data_and_nothing_else(page):
+    text = page.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert [item["file"] for item in data] == ["bad.png", "two.png", EVIL, "four.png", "one.png"]
+    assert "read &lt;6&gt; images" in text
+    assert "the 5 least sure of 6 images" in text
+    assert EVIL not in text
+    assert not re.search(r"https?://", text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(page):
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        tab = browser.new_page(viewport={"width": 390, "height": 800})  # a phone
+        errors, requests = [], []
+        tab.on("console", lambda message: errors.append(message.text))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url.split(":")[0]))
+        tab.goto(page.as_uri())
+
+        def shown() -> list[str]:
+            cards = tab.locator("#cards li:visible").all()
+            return [card.locator("small").last.inner_text() for card in cards]
+
+        assert shown() == ["bad.png", "two.png", EVIL, "four.png", "one.png"]
+        assert tab.title() != "run"
+        assert tab.locator("b").count() == 0
+        assert tab.locator("#cards li").nth(1).locator(".text mark").all_inner_texts() == ["N"]
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
+
+        tab.keyboard.press("/")
+        tab.keyboard.type("leo")
+        assert shown() == ["two.png"]
+        tab.keyboard.press("Escape")
+        assert len(shown()) == 5
+        tab.locator("#most").fill("0.7")
+        assert shown() == ["bad.png", "two.png", EVIL]
+        tab.locator("#only-wrong").check()
+        assert shown() == ["two.png", EVIL]
+        tab.keyboard.press("j")
+        tab.keyboard.press("j")
+        assert "MARC" in tab.locator(":focus").inner_text()
+        browser.close()
+    assert errors == []
+    assert set(requests) <= {"file", "data"}
