@@ -8,7 +8,7 @@ names survive and the probabilities mean what they say.
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,13 @@ class Lexicon:
         if not known:
             raise HTRError(f"{path} holds no name in its column {column}")
         return cls(known)
+
+    def summary(self, writable: Callable[[str], bool]) -> str:
+        """How many names there are, and how many of them cannot be read for lack of a character."""
+        lost = sum(not writable(word) for word in self.words)
+        return f"lexicon: {len(self):,} names" + (
+            f", {lost:,} of them with characters never trained on" if lost else ""
+        )
 
     def near(self, texts: Sequence[str]) -> list[list[str]]:
         """For each text the known names few edits away (Levenshtein), the nearest and most frequent first."""

@@ -43,24 +43,26 @@ def predict_batch(
     output_dir: str | Path = "output",
     save_csv: bool = True,
     device: str = "auto",
+    lexicon: str | Path | None = None,
 ) -> "pd.DataFrame":
     """Read all images in a folder and below it.
 
     Returns a table with a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the probability that
-    the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""), CHARACTER_CONFIDENCES. With
-    `save_csv`, also writes it to predictions.csv and predictions.txt in `output_dir`. Raises HTRError where the
-    checkpoint or the folder cannot be used.
+    the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""), CHARACTER_CONFIDENCES, and with a
+    `lexicon`, a CSV of known names, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE. With `save_csv`, also writes it to
+    predictions.csv and predictions.txt in `output_dir`. Raises HTRError where the checkpoint, the folder or the lexicon
+    cannot be used.
     """
     import pandas as pd
 
-    from reading import COLUMNS, Reader, find_files, write_predictions
+    from reading import Reader, find_files, write_predictions
 
     image_dir = Path(image_dir)
     if image_dir == Path(Config.TEST_IMG_DIR) and not image_dir.exists():
         image_dir = image_dir.parent  # the dataset's flat layout
-    reader = Reader.load(weights_to_use(model_path, Config.MINI_MODEL_PATH), device)
-    rows = reader.rows(find_files([image_dir])[0], BATCH_SIZE, Config.WORKERS)
-    return pd.DataFrame(write_predictions(rows, output_dir, COLUMNS) if save_csv else rows, columns=COLUMNS)
+    reader = Reader.load(weights_to_use(model_path, Config.MINI_MODEL_PATH), device, lexicon)
+    rows, columns = reader.rows(find_files([image_dir])[0], BATCH_SIZE, Config.WORKERS), reader.columns
+    return pd.DataFrame(write_predictions(rows, output_dir, columns) if save_csv else rows, columns=columns)
 
 
 def predict_single_image(model_path: str | Path, image_path: str | Path, device: str = "auto") -> tuple[str, float]:
@@ -131,6 +133,9 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
         calibrate_on(files, labels, args.lexicon, model_path, config)
     reader = Reader.load(model_path, config.DEVICE, args.lexicon)
 
+    if reader.prior:
+        print(reader.prior.lexicon.summary(reader.alphabet.knows))
+
     started = time.perf_counter()
     rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), reader.columns
     if parallel.rank():  # the first process writes for all
@@ -139,11 +144,12 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
     truth = Truth(labels, reader.config) if labels else None
     if truth:
         rows, columns = truth.compare(rows), columns + LABEL_COLUMNS
-    shown, failed, least_sure, paths = [], [], LeastSure(), dict(files)
+    shown, failed, least_sure = [], [], LeastSure()
     rows = write_predictions(rows, output_dir, columns)
-    for row in tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None):
+    bar = tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None)
+    for (_, path), row in zip(files, bar, strict=True):
         if args.html:
-            least_sure.add(row, paths[row["FILENAME"]])
+            least_sure.add(row, path)
         if row["ERROR"]:
             failed.append(f"{row['FILENAME']} {row['ERROR']}")
         elif len(shown) < SHOWN:

@@ -120,9 +120,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--runs-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: 3)")
-    parser.add_argument(
-        "--minutes", type=float, help="train each for so long on 5,000 images and compare what it reads"
-    )
+    parser.add_argument("--minutes", type=float, help="train each so long on 5,000 images and score what it reads")
+    parser.add_argument("--only", nargs="+", choices=IMAGES, default=list(IMAGES), help="with --minutes (default: all)")
     args = parser.parse_args()
     runs = args.runs_dir.resolve()
     work = runs / ("peers-minutes" if args.minutes else "peers")
@@ -174,21 +173,25 @@ def main() -> None:
         return seconds(runs / "kraken/bin/kraken", "--threads", 2, *pairs, "ocr", "-m", model, "-s", cwd=work)
 
     if args.minutes:
-        run_for(args.minutes, *ours, cwd=work)
-        read_ours()
-        with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
-            print_score("ours", truth, {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)})
-        new_pylaia()
-        run_for(args.minutes, *pylaia, "--trainer.val_check_interval", 0.1, cwd=work)
-        read_pylaia()
-        printed = [line.split() for line in (work / "printed.txt").read_text(encoding="utf-8").splitlines()]
-        texts = {name: "".join(characters).replace("<space>", " ") for name, *characters in printed}
-        print_score("PyLaia", truth, texts)
-        run_for(args.minutes, *kraken, "-F", 0.1, *lines, cwd=work)
-        read_kraken()
-        print_score(
-            "kraken", truth, {name: (work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in truth}
-        )
+        texts: dict[str, str] = {}
+        if "ours" in args.only:
+            run_for(args.minutes, *ours, cwd=work)
+            read_ours()
+            with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
+                texts = {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)}
+            print_score("ours", truth, texts)
+        if "PyLaia" in args.only:
+            new_pylaia()
+            run_for(args.minutes, *pylaia, "--trainer.val_check_interval", 0.1, cwd=work)
+            read_pylaia()
+            printed = [line.split() for line in (work / "printed.txt").read_text(encoding="utf-8").splitlines()]
+            texts = {name: "".join(characters).replace("<space>", " ") for name, *characters in printed}
+            print_score("PyLaia", truth, texts)
+        if "kraken" in args.only:
+            run_for(args.minutes, *kraken, "-F", 0.1, *lines, cwd=work)
+            read_kraken()
+            texts = {name: (work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in truth}
+            print_score("kraken", truth, texts)
         return
 
     trainings: dict[str, Callable[[int], float]] = {"ours": train_ours, "PyLaia": train_pylaia, "kraken": train_kraken}
