@@ -103,11 +103,15 @@ class Choice:
 
 @dataclass
 class Prior:
-    """Chooses among candidates. weights: FEATURES numbers, see there."""
+    """Chooses among candidates. weights: FEATURES numbers, see there; ValueError where they are not as many."""
 
     lexicon: Lexicon
     trigrams: Trigrams
     weights: Sequence[float] = NEUTRAL
+
+    def __post_init__(self):
+        if len(self.weights) != FEATURES:
+            raise ValueError(f"{FEATURES} weights are needed, not {len(self.weights)}")
 
     def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> Tensor:
         """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""

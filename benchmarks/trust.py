@@ -66,10 +66,8 @@ def main() -> None:
     readings = {"greedy": [("", 0.0)] * len(files), "lexicon": [("", 0.0)] * len(files)}
     for fitted_on, measured_on in (halves, halves[::-1]):
         some, right = [evidence[i] for i in fitted_on], [truths[i] for i in fitted_on]
-        calibration, prior, prior_calibration = fit_confidence(some, right, trigrams, lexicon)
-        ways = {"greedy": (calibration, None, None), "lexicon": (calibration, prior, prior_calibration)}
-        for way, fitted in ways.items():
-            reader.calibration, reader.prior, reader.prior_calibration = fitted
+        reader.calibration, prior = fit_confidence(some, right, trigrams, lexicon)
+        for way, reader.prior in (("greedy", None), ("lexicon", prior)):
             for i in measured_on:
                 choice = reader.choose(evidence[i])
                 readings[way][i] = choice.text, choice.probability

@@ -261,10 +261,11 @@ def test_calibrating_needs_labels(folder, script):
     assert "--calibrate needs --labels" in done.stderr
 
 
-def test_a_calibration_that_makes_no_sense(folder, script):
-    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth") | {"calibration": {"weights": "x"}}
-    torch.save(checkpoint, folder / "htr_crnn_mini.pth")
-    done = script(folder, "predict.py", check=False)
+@pytest.mark.parametrize("broken", [{"calibration": {"weights": "x"}}, {"lexicon": [1.0]}])
+def test_a_calibration_that_makes_no_sense(folder, script, data_dir, broken):
+    torch.save(load_checkpoint(folder / "htr_crnn_mini.pth") | broken, folder / "htr_crnn_mini.pth")
+    lexicon = data_dir / "CSV" / "written_name_train.csv"
+    done = script(folder, "predict.py", "--lexicon", lexicon, check=False)
     assert done.returncode == 1
     assert "makes no sense" in done.stderr
 
