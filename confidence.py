@@ -96,6 +96,10 @@ class Calibration:
     trigrams: Trigrams
     weights: Sequence[float] = (1.0, 0.0, 0.0)  # takes the model's probability as it is
 
+    def __post_init__(self):
+        if len(self.weights) != 3:
+            raise ValueError(f"a calibration has 3 weights, not {len(self.weights)}")
+
     def features(self, text: str, probability: float) -> tuple[float, float, float]:
         return log_odds(probability), self.trigrams.log_prob(text) / (len(text) + 1), 1.0
 

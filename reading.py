@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import parallel
-from confidence import Calibration, Trigrams
+from confidence import FLOOR, Calibration, Trigrams
 from config import Config, HTRError
 from dataset import (
     IMAGE_SUFFIXES,
@@ -62,7 +62,7 @@ class Evidence:
 class Reader:
     """A trained network with all that its checkpoint says about pictures, characters and confidence.
 
-    prior is there where it reads with a lexicon.
+    prior and prior_calibration are there where it reads with a lexicon.
     """
 
     model: CRNN
@@ -71,6 +71,7 @@ class Reader:
     device: torch.device
     calibration: Calibration | None = None
     prior: Prior | None = None
+    prior_calibration: Calibration | None = None
 
     @classmethod
     def load(cls, model_path: str | Path, device: str = "auto", lexicon: str | Path | None = None) -> "Reader":
@@ -92,7 +93,9 @@ class Reader:
             if "calibration" in checkpoint or lexicon is not None:
                 reader.calibration = Calibration.restore(checkpoint["calibration"])
             if lexicon is not None:
-                reader.prior = Prior(Lexicon.load(lexicon, config), reader.calibration.trigrams, fitted)
+                trigrams = reader.calibration.trigrams
+                reader.prior = Prior(Lexicon.load(lexicon, config), trigrams, fitted["weights"])
+                reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise HTRError(f"{model_path} holds a calibration that makes no sense: {error}") from error
         return reader
@@ -125,12 +128,15 @@ class Reader:
 
     def choose(self, evidence: Evidence) -> Choice:
         """The text to take, and its calibrated probability."""
-        if self.prior:
-            return self.prior.choose(evidence.candidates, evidence.features)
-        probability = evidence.reading.confidence
-        if self.calibration:
-            probability = self.calibration(evidence.text, probability)
-        return Choice(evidence.text, probability, "", 0.0)
+        if self.prior is None:
+            probability = evidence.reading.confidence
+            if self.calibration:
+                probability = self.calibration(evidence.text, probability)
+            return Choice(evidence.text, probability, "", 0.0)
+        choice = self.prior.choose(evidence.candidates, evidence.features)
+        probability = self.prior_calibration(choice.text, choice.probability)
+        others = (1 - probability) / max(1 - choice.probability, FLOOR)  # what is left is left to the others
+        return Choice(choice.text, probability, choice.runner_up, min(choice.runner_up_probability * others, 1.0))
 
     def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
         """Read (name, path) pairs; yields a row of `columns` for each, in the order given.
@@ -192,8 +198,8 @@ class Reader:
 
 def fit_confidence(
     evidence: Sequence[Evidence], truths: Sequence[str], trigrams: Trigrams, lexicon: Lexicon | None
-) -> tuple[Calibration, Prior | None]:
-    """What a Reader takes as calibration and prior, fitted on labelled images.
+) -> tuple[Calibration, Prior | None, Calibration | None]:
+    """What a Reader takes as calibration, prior and prior_calibration, fitted on labelled images.
 
     The network must not have been trained on these images. `evidence` was read with a prior where there is a lexicon.
     """
@@ -201,12 +207,16 @@ def fit_confidence(
     right = [text == truth for text, truth in zip(texts, truths, strict=True)]
     calibration = Calibration.fit(trigrams, texts, [found.reading.confidence for found in evidence], right)
     if lexicon is None:
-        return calibration, None
+        return calibration, None, None
     places = [
         found.candidates.index(truth) if truth in found.candidates else len(found.candidates)
         for found, truth in zip(evidence, truths, strict=True)
     ]
-    return calibration, Prior(lexicon, trigrams, fit_prior([found.features for found in evidence], places))
+    prior = Prior(lexicon, trigrams, fit_prior([found.features for found in evidence], places))
+    choices = [prior.choose(found.candidates, found.features) for found in evidence]
+    right = [choice.text == truth for choice, truth in zip(choices, truths, strict=True)]
+    texts, probabilities = [choice.text for choice in choices], [choice.probability for choice in choices]
+    return calibration, prior, Calibration.fit(trigrams, texts, probabilities, right)
 
 
 def calibrate(
@@ -231,10 +241,10 @@ def calibrate(
     pairs = [(evidence, truth) for evidence, truth in pairs if evidence is not None]
     if not pairs:
         raise HTRError("a calibration needs labelled images that can be read, and there is none")
-    calibration, prior = fit_confidence(*zip(*pairs, strict=True), trigrams, lexicon)
+    calibration, prior, prior_calibration = fit_confidence(*zip(*pairs, strict=True), trigrams, lexicon)
     checkpoint = load_checkpoint(model_path) | {"calibration": calibration.state()}
     if prior is not None:
-        checkpoint["lexicon"] = prior.weights
+        checkpoint["lexicon"] = {"weights": prior.weights, "calibration": prior_calibration.weights}
     save_checkpoint(checkpoint, model_path)
     print(f"confidence calibrated on {len(pairs):,} labelled images, kept in {model_path}")
 

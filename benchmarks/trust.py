@@ -2,12 +2,13 @@
 
     python benchmarks/trust.py validation_v2/validation --labels written_name_validation.csv --lexicon names.csv
 
-The halves are swapped, so every image is measured once, by a fit that has not seen it. The readings of both ways are
-left in --runs-dir as greedy.csv and lexicon.csv.
+The halves are swapped, so every image is measured once, by a fit that has not seen it. The table has the means of
+several such splits; the readings of the first are left in --runs-dir as greedy.csv and lexicon.csv.
 """
 
 import argparse
 import csv
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--lexicon", type=Path, required=True)
     parser.add_argument("--model-path", type=Path, default=ROOT / "weights" / "htr_crnn_names.pth")
-    parser.add_argument("--seed", type=int, default=0, help="of the halves (default: 0)")
+    parser.add_argument("--splits", type=int, default=5, help="into random halves (default: 5)")
     parser.add_argument("--runs-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
     args = parser.parse_args()
 
@@ -61,27 +62,30 @@ def main() -> None:
     reader.prior = Prior(lexicon, trigrams)
     evidence = reader.read_all(list(read_images([path for _, path in files], reader.config, 2)), 64)
 
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(args.seed)).tolist()
-    halves = order[::2], order[1::2]
-    readings = {"greedy": [("", 0.0)] * len(files), "lexicon": [("", 0.0)] * len(files)}
-    for fitted_on, measured_on in (halves, halves[::-1]):
-        some, right = [evidence[i] for i in fitted_on], [truths[i] for i in fitted_on]
-        reader.calibration, prior = fit_confidence(some, right, trigrams, lexicon)
-        for way, reader.prior in (("greedy", None), ("lexicon", prior)):
-            for i in measured_on:
-                choice = reader.choose(evidence[i])
-                readings[way][i] = choice.text, choice.probability
-
+    rows: dict[str, list[dict[str, float]]] = {"greedy": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)
-    columns = {way: figures(values, truths, lexicon) for way, values in readings.items()}
-    for way, values in readings.items():
-        with open(args.runs_dir / f"{way}.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["FILENAME", "PREDICTION", "CONFIDENCE", "ERROR"])
-            writer.writerows([name, *value, ""] for name, value in zip(names, values, strict=True))
-    print(f"| {len(files):,} images | {' | '.join(columns)} |\n" + "|---" * (len(columns) + 1) + "|")
-    for name in columns["greedy"]:
-        print(f"| {name} | " + " | ".join(f"{column[name]:.4f}" for column in columns.values()) + " |")
+    for seed in range(args.splits):
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
+        halves = order[::2], order[1::2]
+        readings = {"greedy": [("", 0.0)] * len(files), "lexicon": [("", 0.0)] * len(files)}
+        for fitted_on, measured_on in (halves, halves[::-1]):
+            some, right = [evidence[i] for i in fitted_on], [truths[i] for i in fitted_on]
+            reader.calibration, prior, reader.prior_calibration = fit_confidence(some, right, trigrams, lexicon)
+            for way, reader.prior in (("greedy", None), ("lexicon", prior)):
+                for i in measured_on:
+                    choice = reader.choose(evidence[i])
+                    readings[way][i] = choice.text, choice.probability
+        for way, values in readings.items():
+            rows[way].append(figures(values, truths, lexicon))
+            if seed == 0:
+                with open(args.runs_dir / f"{way}.csv", "w", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file)
+                    writer.writerow(["FILENAME", "PREDICTION", "CONFIDENCE", "ERROR"])
+                    writer.writerows([name, *value, ""] for name, value in zip(names, values, strict=True))
+    print(f"| {len(files):,} images | {' | '.join(rows)} |\n" + "|---" * (len(rows) + 1) + "|")
+    for name in rows["greedy"][0]:
+        means = [statistics.mean(row[name] for row in several) for several in rows.values()]
+        print(f"| {name} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
 
 
 if __name__ == "__main__":

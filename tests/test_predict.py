@@ -261,7 +261,9 @@ def test_calibrating_needs_labels(folder, script):
     assert "--calibrate needs --labels" in done.stderr
 
 
-@pytest.mark.parametrize("broken", [{"calibration": {"weights": "x"}}, {"lexicon": [1.0]}])
+@pytest.mark.parametrize(
+    "broken", [{"calibration": {"weights": "x"}}, {"lexicon": {"weights": [1.0], "calibration": [1.0, 0.0, 0.0]}}]
+)
 def test_a_calibration_that_makes_no_sense(folder, script, data_dir, broken):
     torch.save(load_checkpoint(folder / "htr_crnn_mini.pth") | broken, folder / "htr_crnn_mini.pth")
     lexicon = data_dir / "CSV" / "written_name_train.csv"
