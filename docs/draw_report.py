@@ -21,12 +21,14 @@ def main() -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         draw_dataset(folder)
-        flags = ["--data-dir", ".", "--labels", "CSV/written_name_test.csv", "--html"]
-        subprocess.run([sys.executable, ROOT / "predict.py", *flags], cwd=folder, check=True)
+        labels = Path(folder, "CSV", "written_name_test.csv")
+        flags = ["--data-dir", folder, "--labels", labels, "--output-dir", folder, "--html"]
+        subprocess.run([sys.executable, "predict.py", *flags], cwd=ROOT, check=True)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1000, "height": 760})
-        tab.goto(Path(folder, "output", "report.html").as_uri())
+        tab.goto(Path(folder, "report.html").as_uri())
         tab.locator("summary").click()
+        tab.locator("#only-wrong").check()
         tab.screenshot(path=ROOT / "docs" / "report.png")
         browser.close()
 
