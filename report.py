@@ -20,6 +20,7 @@ from utils import Score
 
 SURE = 0.9  # a reading of at least this confidence that is not the label makes the label a suspect
 SUREST = 0.9  # share of the readings whose exact match is told by itself
+FEWEST = 50  # labelled images for which measures of the confidence say something
 MOST_SHOWN = 1000  # images in the page
 THUMBNAIL = (400, 48)  # pixels, at most
 
@@ -49,13 +50,18 @@ class Comparison:
     def lines(self, most: int = 8) -> list[str]:
         """What there is to say, a sentence a line."""
         said = [str(self.score)]
-        if not self.right:
-            return said
+        if len(self.right) < FEWEST:
+            return said + self.wrong_lines(most)
         surest = coverage_curve(self.confidences, self.right)[max(0, round(SUREST * len(self.right)) - 1)]
         area = auroc(self.confidences, self.right)
         parts = [f"ECE {expected_calibration_error(self.confidences, self.right):.4f}"]
         parts += [] if math.isnan(area) else [f"AUROC {area:.4f}"]
         said.append(f"confidence: {', '.join(parts)}, exact among the surest {SUREST:.0%} {surest:.4f}")
+        return said + self.wrong_lines(most)
+
+    def wrong_lines(self, most: int) -> list[str]:
+        """The commonest confusions, and the labels to check."""
+        said = []
         if self.confusions:
             names = {"": "nothing", " ": "a space"}
             pairs = [

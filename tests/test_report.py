@@ -38,6 +38,14 @@ def test_a_comparison_by_hand():
     assert "b.jpg reads LEO, labelled LEON" in said
 
 
+def test_confidence_is_judged_on_enough_images():
+    comparison = Comparison()
+    for n in range(100):
+        assert not any("ECE" in line for line in comparison.lines()) or n >= 50
+        comparison.add(f"{n}", "A" if n % 10 else "B", 0.9 if n % 10 else 0.1, "A")
+    assert "confidence: ECE 0.1000, AUROC 1.0000, exact among the surest 90% 1.0000" in comparison.lines()
+
+
 def test_nothing_compared():
     assert Comparison().lines() == ["CER 0.0000, exact match 0.0000 (0 of 0 labelled images)"]
 
