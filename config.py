@@ -16,6 +16,12 @@ from typing import Any, ClassVar
 MORE_EPOCHS = 50  # what continue_train.py adds where --epochs is not given
 
 
+def printable(text: str, most: int = 2000) -> str:
+    """`text` on one line, without what could steer a terminal, and cut where it is longer than `most`."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: most + 1])
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class HTRError(Exception):
     """Something that the user can mend; its text is one sentence that says how."""
 
@@ -37,7 +43,7 @@ def _setting(
 class Config:
     """All settings. Read a default on the class (`Config.EPOCHS`), a run's own on an instance.
 
-    Raises ValueError where a value is out of its range.
+    Raises ValueError where a value is out of its range or of another type.
     """
 
     TEST_IMG_DIR: ClassVar[str] = "test_v2/test"  # under DATA_DIR
@@ -52,26 +58,27 @@ class Config:
     )
 
     # from a picture to the network's input
-    IMG_HEIGHT: int = _setting(64, "height in pixels that every picture is scaled to", least=16)
+    IMG_HEIGHT: int = _setting(64, "height in pixels that every picture is scaled to", least=16, most=512)
     MAX_SCALE: float = _setting(
         1.2,
         "enlarge a picture at most by this; the rest of the height is paper, and letters keep their size",
         least=0.1,
+        most=10,
     )
-    MAX_WIDTH: int = _setting(2048, "width in pixels after scaling; wider pictures are squeezed", least=64)
+    MAX_WIDTH: int = _setting(2048, "width in pixels after scaling; wider pictures are squeezed", least=64, most=32768)
 
     # network
     CNN_CHANNELS: tuple[int, ...] = _setting(
-        (32, 48, 96, 96, 144, 144), "output channels of the six convolutions", least=1
+        (32, 48, 96, 96, 144, 144), "output channels of the six convolutions", least=1, most=1024
     )
-    LSTM_HIDDEN: int = _setting(128, "LSTM units in each direction", least=1)
-    LSTM_LAYERS: int = _setting(3, "bidirectional LSTM layers", least=1)
+    LSTM_HIDDEN: int = _setting(128, "LSTM units in each direction", least=1, most=2048)
+    LSTM_LAYERS: int = _setting(3, "bidirectional LSTM layers", least=1, most=10)
     DROPOUT: float = _setting(0.2, "dropout before and between the LSTM layers", least=0, most=0.9)
 
     # training
     EPOCHS: int = _setting(10, "passes over the training images", least=1)
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
-    LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0)
+    LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0, most=1)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
     LR_PATIENCE: int = _setting(4, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
     GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)
@@ -90,6 +97,9 @@ class Config:
     CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
 
     # running
+    SAVE_EVERY: float = _setting(
+        5.0, "minutes between saved states within an epoch; 0 = only after each epoch", least=0
+    )
     SEED: int = _setting(0, "of the sample, the weights, the order and the augmentation", least=0, most=2**31)
     DEVICE: str = _setting("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     WORKERS: int = _setting(4, "threads that read pictures; 0 = none beside the main one", least=0)
@@ -98,7 +108,14 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value, limits = getattr(self, field.name), field.metadata
-            for number in value if isinstance(value, tuple) else (value,):
+            several = isinstance(field.default, tuple)
+            kind = type(field.default[0] if several else field.default)
+            kinds = {float: (float, int), str: (str, os.PathLike)}.get(kind, kind)
+            if several != isinstance(value, tuple) or not all(
+                isinstance(v, kinds) for v in (value if several else [value])
+            ):
+                raise ValueError(f"{flag_of(field)} takes {kind.__name__}{' values' * several}, not {value!r:.80}")
+            for number in value if several else (value,):
                 if limits["least"] is not None and not number >= limits["least"]:
                     raise ValueError(f"{flag_of(field)} must be at least {limits['least']}, not {number}")
                 if limits["most"] is not None and not number <= limits["most"]:
@@ -181,7 +198,7 @@ def run(main: Callable[[], int]) -> None:
         status = main()
         sys.stdout.flush()
     except HTRError as error:
-        print("error:", *str(error).split(), file=sys.stderr)  # on one line, whatever a library put into it
+        print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # whatever a library put into it
         status = 1
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,10 +4,13 @@ A picture becomes a grey uint8 tensor (H, W) of fixed height and its own width, 
 float ink (N, 1, H, W): 0 is paper, 1 is ink, so zero padding is background.
 """
 
+import contextlib
+import gzip
 import hashlib
 import itertools
 import math
 import os
+import stat
 import unicodedata
 import warnings
 from collections import Counter
@@ -15,14 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from config import Config, HTRError
+from config import Config, HTRError, printable
 from pictures import Pictures
 
 if TYPE_CHECKING:  # imported where a CSV is read: reading pictures starts without it
@@ -30,14 +33,17 @@ if TYPE_CHECKING:  # imported where a CSV is read: reading pictures starts witho
 
 WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-MAX_PIXELS = 50_000_000  # a picture of more is refused before it is decoded
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever a file is called, no other decoder runs
+MAX_BYTES = 500_000_000  # a file of more is refused before it is opened,
+MAX_PIXELS = 50_000_000  # a picture of more before it is decoded
 IN_MEMORY = 20_000  # pictures of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # that file's folder, in the current one
 PREPROCESSING = 1  # to be raised whenever `load_image` or what fits changes
 WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
 MOST_LOST = 0.05  # share of missing or unreadable images from which on training stops
 
-# Pillow's own warning comes above our cap, where the picture is refused anyway.
+# A picture is read or refused; what Pillow finds odd about it is of no use to anyone who reads a hundred thousand.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
@@ -90,6 +96,37 @@ def cut_margins(grey: Image.Image) -> Image.Image:
     return grey.crop((max(0, left - 2), max(0, top - 2), min(grey.width, right + 2), min(grey.height, bottom + 2)))
 
 
+@contextlib.contextmanager
+def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong inside is an ImageError.
+
+    Nothing is decoded yet. Raises ImageError where the file is none or is no picture, or where it is too large.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a folder" + ("" if os.access(path, os.R_OK | os.X_OK) else " that cannot be searched"))
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes it
+            raise ImageError("is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("not found") from error
+    except UnidentifiedImageError as error:
+        raise ImageError("cannot be read: it is no picture of a kind that is known") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"cannot be read: {printable(reason, 200)}") from error
+
+
 def load_image(path: str | os.PathLike, config: Config) -> Tensor:
     """Read an image file as the network's input; training and prediction both come through here.
 
@@ -98,17 +135,8 @@ def load_image(path: str | os.PathLike, config: Config) -> Tensor:
     Returns grey uint8 of shape (IMG_HEIGHT, W), W at most `config.MAX_WIDTH` (a wider picture is squeezed). Raises
     ImageError where the file is no picture, is damaged, or is too large.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            grey = cut_margins(to_grey(image))
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError("not found") from error
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        raise ImageError(f"cannot be read: {error or type(error).__name__}") from error
+    with open_image(path) as image:
+        grey = cut_margins(to_grey(image))
     scale = min(config.IMG_HEIGHT / grey.height, config.MAX_SCALE)
     width = min(max(1, round(grey.width * scale)), config.MAX_WIDTH)
     height = max(1, round(grey.height * scale))
@@ -187,26 +215,66 @@ def clean_label(label: str, uppercase: bool) -> str:
 
 
 def read_table(path: str | os.PathLike) -> "pd.DataFrame":
-    """Read a CSV, all cells text as they stand. Raises HTRError where it cannot be read."""
+    """Read a CSV in UTF-8, with commas, semicolons or tabs as its first line has them, all cells text as they stand.
+
+    Raises HTRError, naming the line where it can, where it cannot be read.
+    """
     import pandas as pd
 
+    path = Path(path)
+    options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise HTRError(f"{path} cannot be read as a CSV in UTF-8: {error}") from error
+        with _open_bytes(path) as file:
+            head = file.readline(1_000_000).decode("latin-1")
+        with warnings.catch_warnings(action="error"):  # pandas warns where it drops cells
+            table = pd.read_csv(path, sep=max(",;\t", key=head.count), **options)
+    except UnicodeDecodeError as error:
+        raise HTRError(
+            f"{path}, line {_first_line_not_in_utf8(path)}: this is not UTF-8; save the file as a CSV in UTF-8"
+        ) from error
+    except OSError as error:
+        raise HTRError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, Warning) as error:  # pandas' own errors are ValueErrors
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        if "EOF inside string starting at row" in reason:
+            reason = f"in line {int(reason.split()[-1]) + 1} a quote is opened and never closed"
+        if "loss of data" in reason:
+            reason = "its rows have more cells than its first line"
+        raise HTRError(f"{path} cannot be read as a CSV in UTF-8: {reason}") from error
     table.columns = table.columns.str.strip()
     return table.fillna("")  # a short row lacks cells whatever the options
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
+def _first_line_not_in_utf8(path: Path) -> int:
+    with _open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("every line is UTF-8")
 
 
 def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
     """Read a label CSV into a table with the columns FILENAME and IDENTITY, all text as it stands.
 
-    Raises HTRError where the file cannot be read or lacks a column.
+    Raises HTRError where the file cannot be read, lacks a column, or has a cell that swallowed other rows.
     """
     table = read_table(path)
     for column in ("FILENAME", "IDENTITY"):
         if column not in table:
-            raise HTRError(f"{path} has no column {column}; it has {', '.join(table.columns)}")
+            raise HTRError(f"{path} has no column {column}; it has {printable(', '.join(table.columns), 200)}")
+        swallowed = table[column].str.contains("\n[^\n]*[,;\t]", regex=True)
+        if swallowed.any():
+            cell = table[column][swallowed.idxmax()].split("\n")[0]
+            raise HTRError(
+                f"{path}, line {swallowed.idxmax() + 2}: a quote is opened before {printable(cell, 80)!r} and closed"
+                " only in a later row; remove it, or double it"
+            )
     return table[["FILENAME", "IDENTITY"]]
 
 
@@ -237,13 +305,54 @@ def find_images(data_dir: str | os.PathLike, split: str) -> Path:
     return _first_existing(folders, f"image folder of the {split} set")
 
 
-def list_files(folder: str | os.PathLike) -> list[str]:
-    """All files below `folder`, as sorted paths relative to it with forward slashes."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
-        found += names if relative == "." else [f"{relative}/{name}" for name in names]
-    return sorted(found)
+class Listing(NamedTuple):
+    """What lies below a folder; sorted paths relative to it, with forward slashes."""
+
+    files: list[str]
+    links: set[str]  # those of the files that are links
+    linked_folders: list[str]  # not searched: they may lead anywhere, or round and round
+    odd_folders: list[str]  # those that cannot be searched, and empty ones that are named like an image
+
+
+def list_files(folder: str | os.PathLike) -> Listing:
+    """All files below `folder`. Raises HTRError where it cannot be searched itself."""
+    found = Listing([], set(), [], [])
+    waiting = [""]  # folders, with a slash at the end
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(os.path.join(folder, below)) as entries:
+                empty = True
+                for entry in entries:
+                    name, empty = below + entry.name, False
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{name}/")
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        found.linked_folders.append(name)
+                    else:
+                        found.files.append(name)
+                        if entry.is_symlink():
+                            found.links.add(name)
+        except OSError as error:
+            if not below:
+                raise HTRError(f"{folder} cannot be searched: {error.strerror}") from error
+            found.odd_folders.append(below[:-1])
+        else:
+            if empty and Path(below).suffix.lower() in IMAGE_SUFFIXES:
+                found.odd_folders.append(below[:-1])
+    for names in (found.files, found.linked_folders, found.odd_folders):
+        names.sort()
+    return found
+
+
+def file_name(path: str | os.PathLike) -> str:
+    """A path as text that can be written; bytes that are not UTF-8 become \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def leads_outside(path: Path, *folders: str | os.PathLike) -> bool:
+    """Whether a link leads out of all of these folders."""
+    return not any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
 
 
 @dataclass
@@ -287,31 +396,38 @@ def load_lines(
     """Read `num_samples` random usable lines of a split (0 = all), the same ones for the same seed.
 
     `fits(text, width)` says whether a text can be aligned with a picture of that width. Rows that are not usable are
-    left out and counted by reason. More than `in_memory` pictures are kept in a file under CACHE_DIR. Raises HTRError
-    where nothing is usable, or where more than 5 % of the images are missing or unreadable.
+    left out and counted by reason, among them links out of the dataset and files that were named before. More than
+    `in_memory` pictures are kept in a file under CACHE_DIR. Raises HTRError where nothing is usable, or where more than
+    5 % of the images are missing or unreadable.
     """
     csv, folder = find_labels(config.DATA_DIR, split), find_images(config.DATA_DIR, split)
     table = read_labels(csv)
     ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
-    present = set(list_files(folder))
+    listing = list_files(folder)
+    present = {file_name(path): path for path in listing.files}
+    outside = {file_name(path) for path in listing.links if leads_outside(folder / path, folder, config.DATA_DIR)}
 
     ignored_reason = "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order they are told
-    candidates, missing = [], []
+    candidates, missing, named = [], [], set()
     for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
         text = clean_label(label, config.UPPERCASE)
         if not text:
             counts["blank"] += 1
         elif text in ignored:
             counts[ignored_reason] += 1
-        elif filename not in present:
+        elif filename in named:
+            counts["named before"] += 1
+        elif filename not in present or filename in outside:
             missing.append(filename)
         else:
-            candidates.append((filename, text))
+            candidates.append((present[filename], text))
+        named.add(filename)
+    links = f" ({len(outside):,} files there are links out of it)" if outside else ""
     if len(missing) > MOST_LOST * max(1, len(missing) + len(candidates)):
         raise HTRError(
             f"{len(missing):,} of the {len(missing) + len(candidates):,} images that {csv} names are not in {folder},"
-            f" {missing[0]} among them: complete the folder, or name another with --data-dir"
+            f" {printable(missing[0], 200)} among them{links}: complete the folder, or name another with --data-dir"
         )
 
     # Rows in a random order, taken one by one until enough are usable: a random sample of the usable rows
@@ -353,14 +469,15 @@ def load_lines(
     read = len(lines) + len(unreadable) + len(too_long)
     counts["used"] = len(lines)
     counts["not drawn"] = len(candidates) - read
-    counts["image missing"] = len(missing)
+    counts["image missing"] = sum(filename not in outside for filename in missing)
+    counts["link out of the dataset"] = len(missing) - counts["image missing"]
     counts["image unreadable"] = len(unreadable)
     counts["label too long for its image"] = len(too_long)
     if len(unreadable) > MOST_LOST * max(1, read):
         first, reason = unreadable[0]
         raise HTRError(
-            f"{len(unreadable):,} of {read:,} images in {folder} are unreadable, {candidates[first][0]} ({reason})"
-            " among them: copy or unpack the dataset again"
+            f"{len(unreadable):,} of {read:,} images in {folder} are unreadable,"
+            f" {printable(candidates[first][0], 200)} ({reason}) among them: copy or unpack the dataset again"
         )
     if not lines:
         raise HTRError(f"{csv} has no usable row: {lines.summary()}")

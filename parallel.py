@@ -93,6 +93,14 @@ def gather(value: Any) -> list[Any] | None:
     return values
 
 
+def from_first(value: Any) -> Any:
+    """The first process's value, for all."""
+    values = [value]
+    if world() > 1:
+        dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
     """What is inside is done by the first process, then by all others."""

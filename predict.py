@@ -3,6 +3,7 @@
     python predict.py                      # the dataset's test images
     python predict.py scans/ letter.png    # folders and images of your own
     python predict.py --demo               # drawn names, with what `train.py --demo` learned
+    python predict.py scans/ --resume      # after a run that was stopped: only what it had not read yet
 
 Writes output/predictions.csv and output/predictions.txt and prints a summary. In Python:
 
@@ -13,15 +14,22 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
 """
 
 import argparse
+import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config import DEMO, Config, HTRError, add_flags, run, typed_settings
+from config import DEMO, Config, HTRError, Interrupted, add_flags, printable, run, typed_settings
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
     import pandas as pd
+
+    from reading import Reader, Truth
+    from report import LeastSure
+    from tables import Row
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 BATCH_SIZE = 64  # more than in training: there are no gradients to keep
@@ -55,14 +63,18 @@ def predict_batch(
     """
     import pandas as pd
 
-    from reading import Reader, find_files, write_predictions
+    from reading import Reader, find_files
+    from tables import only_reading, write_predictions
 
     image_dir = Path(image_dir)
     if image_dir == Path(Config.TEST_IMG_DIR) and not image_dir.exists():
         image_dir = image_dir.parent  # the dataset's flat layout
     reader = Reader.load(weights_to_use(model_path, Config.MINI_MODEL_PATH), device, lexicon)
-    rows, columns = reader.rows(find_files([image_dir])[0], BATCH_SIZE, Config.WORKERS), reader.columns
-    return pd.DataFrame(write_predictions(rows, output_dir, columns) if save_csv else rows, columns=columns)
+    rows = reader.rows(find_files([image_dir]).files, BATCH_SIZE, Config.WORKERS)
+    if save_csv:
+        with only_reading(output_dir):
+            rows = list(write_predictions(rows, output_dir, reader.columns))
+    return pd.DataFrame(rows, columns=reader.columns)
 
 
 def predict_single_image(model_path: str | Path, image_path: str | Path, device: str = "auto") -> tuple[str, float]:
@@ -92,6 +104,10 @@ def main() -> int:
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look the readings through")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels, for the"
                         " checkpoint; with --lexicon also how it is weighed")  # fmt: skip
+    parser.add_argument("--spreadsheet", action="store_true", help="write predictions.spreadsheet.csv, too: a copy in"
+                        " which no text can become a formula")  # fmt: skip
+    parser.add_argument("--resume", action="store_true", help="take over what a run that was stopped had read, and read"
+                        " the rest")  # fmt: skip
     add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=BATCH_SIZE)
     args = parser.parse_args()
     defaults = {"BATCH_SIZE": BATCH_SIZE} | (DEMO if args.demo else {})
@@ -109,14 +125,16 @@ def main() -> int:
 
 
 def read_all(config: Config, default_model_path: str, args: argparse.Namespace) -> int:
-    from collections import deque
+    from contextlib import ExitStack
 
     from tqdm import tqdm
 
     import parallel
     from dataset import find_images, find_labels
-    from reading import LABEL_COLUMNS, Reader, Truth, find_files, write_predictions
+    from reading import Reader, Truth, find_files
     from report import LeastSure, write_report
+    from tables import only_reading
+    from utils import memory_advice
 
     if args.demo:
         from synthetic import draw_dataset
@@ -127,60 +145,111 @@ def read_all(config: Config, default_model_path: str, args: argparse.Namespace) 
     labels = args.labels
     if args.demo and not args.paths and not labels:
         labels = find_labels(config.DATA_DIR, "test")
-    files, others = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
+    found = find_files(args.paths or [find_images(config.DATA_DIR, "test")])
     model_path = weights_to_use(config.MINI_MODEL_PATH, default_model_path)
     if args.calibrate:
-        calibrate_on(files, labels, args.lexicon, model_path, config)
+        calibrate_on(found.files, labels, args.lexicon, model_path, config)
     reader = Reader.load(model_path, config.DEVICE, args.lexicon)
-
     if reader.prior:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
-
-    started = time.perf_counter()
-    rows, columns = reader.rows(files, config.BATCH_SIZE, config.WORKERS), reader.columns
-    if parallel.rank():  # the first process writes for all
-        deque(rows, maxlen=0)
-        return 0
     truth = Truth(labels, reader.config) if labels else None
-    if truth:
-        rows, columns = truth.compare(rows), columns + LABEL_COLUMNS
-    shown, failed, least_sure = [], [], LeastSure()
-    rows = write_predictions(rows, output_dir, columns)
-    bar = tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None)
-    for (_, path), row in zip(files, bar, strict=True):
-        if args.html:
-            least_sure.add(row, path)
-        if row["ERROR"]:
-            failed.append(f"{row['FILENAME']} {row['ERROR']}")
-        elif len(shown) < SHOWN:
-            shown.append(row)
-    seconds = time.perf_counter() - started
+    least_sure = LeastSure() if args.html else None
 
-    for row in shown:
-        right = {"yes": "  right", "no": f"  not {row.get('TRUTH')}"}.get(row.get("RIGHT"), "")
-        print(f"{row['FILENAME']}  {row['PREDICTION']}  (confidence {row['CONFIDENCE']:.2f}){right}")
-    if len(files) > len(shown) + len(failed):
-        print("...")
-    read = len(files) - len(failed)
-    if model_path.is_relative_to(Path.cwd()):
-        model_path = model_path.relative_to(Path.cwd())
-    summary = [f"read {read:,} of {len(files):,} images with {model_path}, {len(files) / seconds:.0f} images/s"]
-    if others:
-        summary.append(f"files passed over, as no images: {others:,}")
-    if truth:
-        summary += truth.comparison.lines()
-    print("\n".join(summary))
-    if args.html:
-        with tqdm(desc="report", total=len(least_sure), unit="img", leave=False, disable=None) as bar:
-            write_report(
-                output_dir / "report.html", least_sure, summary, truth.comparison if truth else None, bar.update
-            )
-        print(f"written to {output_dir / 'report.html'}: open it in a browser")
-    print(f"written to {output_dir / 'predictions.csv'} and predictions.txt")
+    with ExitStack() as stack:
+        if parallel.rank() == 0:
+            stack.enter_context(only_reading(output_dir))
+        stack.enter_context(memory_advice(config.BATCH_SIZE))
+        started = time.perf_counter()
+        shown, failed, new = read_files(reader, found.files, model_path, output_dir, truth, least_sure, config, args)
+        seconds = time.perf_counter() - started
+        if parallel.rank():  # the first process tells for all
+            return 0
+
+        for row in shown:
+            right = {"yes": "  right", "no": f"  not {printable(row.get('TRUTH', ''))}"}.get(row.get("RIGHT"), "")
+            name, text = printable(row["FILENAME"]), printable(row["PREDICTION"])
+            print(f"{name}  {text}  (confidence {row['CONFIDENCE']:.2f}){right}")
+        if len(found.files) > len(shown) + len(failed):
+            print("...")
+        if model_path.is_relative_to(Path.cwd()):
+            model_path = model_path.relative_to(Path.cwd())
+        read = len(found.files) - len(failed)
+        summary = [f"read {read:,} of {len(found.files):,} images with {model_path}, {new / seconds:.0f} images/s"]
+        if new < len(found.files):
+            summary.append(f"of these, read by the run before: {len(found.files) - new:,}")
+        if found.others:
+            summary.append(f"files passed over, as no images: {found.others:,}")
+        if found.linked_folders:
+            summary.append(f"linked folders not searched: {found.linked_folders:,}; to read them, too, name them")
+        if truth:
+            if truth.repeated:
+                summary.append(f"labels for a file that had one already, passed over: {truth.repeated:,}")
+            summary += truth.comparison.lines()
+        print("\n".join(summary))
+        if least_sure is not None:
+            with tqdm(desc="report", total=len(least_sure), unit="img", leave=False, disable=None) as bar:
+                write_report(
+                    output_dir / "report.html", least_sure, summary, truth.comparison if truth else None, bar.update
+                )
+            print(f"written to {output_dir / 'report.html'}: open it in a browser")
+        print(f"written to {output_dir / 'predictions.csv'} and predictions.txt")
     if failed:
         print(f"{len(failed):,} images could not be read, {failed[0]}; see column ERROR", file=sys.stderr)
         return 1
     return 0
+
+
+def read_files(
+    reader: "Reader",
+    files: Sequence[tuple[str, Path]],
+    model_path: Path,
+    output_dir: Path,
+    truth: "Truth | None",
+    least_sure: "LeastSure | None",
+    config: Config,
+    args: argparse.Namespace,
+) -> "tuple[list[Row], list[str], int]":
+    """Read images and write the tables. Returns the first rows, what could not be read, and how many were read anew.
+
+    Raises Interrupted after Ctrl-C or SIGTERM; what was read by then is kept for --resume.
+    """
+    from tqdm import tqdm
+
+    import parallel
+    from reading import LABEL_COLUMNS
+    from tables import Journal, write_predictions
+
+    journal = Journal(output_dir, Journal.key_of(model_path, args.lexicon))
+    before = journal.rows([path for _, path in files]) if args.resume and parallel.rank() == 0 else {}
+    todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
+    fresh = reader.rows([files[n] for n in todo], config.BATCH_SIZE, config.WORKERS)
+    if parallel.rank():  # the first process writes for all
+        deque(fresh, maxlen=0)
+        return [], [], len(todo)
+    if not args.resume and journal.path.exists():
+        print(f"{journal.path} of a run that was stopped is replaced; --resume would have gone on from it")
+
+    shown, failed, done = [], [], 0
+    merged = ((path, before.get(path) or next(fresh), path not in before) for _, path in files)
+    try:
+        with journal.written(merged) as passed:
+            compared = truth.compare(passed) if truth else passed
+            columns = reader.columns + (LABEL_COLUMNS if truth else ())
+            rows = write_predictions(compared, output_dir, columns, args.spreadsheet)
+            bar = tqdm(rows, "reading", len(files), unit="img", leave=False, disable=None)
+            for (_, path), row in zip(files, bar, strict=True):
+                done += 1
+                if least_sure is not None:
+                    least_sure.add(row, path)
+                if row["ERROR"]:
+                    failed.append(f"{printable(row['FILENAME'], 200)} {row['ERROR']}")
+                elif len(shown) < SHOWN:
+                    shown.append(row)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+        message = f"stopped after {done:,} of {len(files):,} images: the same command with --resume reads the rest"
+        raise Interrupted(signum, message) from None
+    return shown, failed, len(todo)
 
 
 def calibrate_on(
@@ -191,6 +260,7 @@ def calibrate_on(
     from dataset import read_images
     from lexicon import Lexicon
     from reading import Truth, calibrate
+    from training import only_training
     from utils import load_checkpoint, restore_settings
 
     if parallel.world() > 1:
@@ -198,14 +268,15 @@ def calibrate_on(
     settings, _ = restore_settings(load_checkpoint(model_path), model_path)
     truth = Truth(labels, settings)
     labelled = [(path, truth.of(name)) for name, path in files if truth.of(name) is not None]
-    calibrate(
-        model_path,
-        list(read_images([path for path, _ in labelled], settings, config.WORKERS)),
-        [text for _, text in labelled],
-        Lexicon.load(lexicon, settings) if lexicon else None,
-        config.DEVICE,
-        config.BATCH_SIZE,
-    )
+    with only_training(model_path):
+        calibrate(
+            model_path,
+            list(read_images([path for path, _ in labelled], settings, config.WORKERS)),
+            [text for _, text in labelled],
+            Lexicon.load(lexicon, settings) if lexicon else None,
+            config.DEVICE,
+            config.BATCH_SIZE,
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""Reads images with a trained network and writes the table of readings: what predict.py runs."""
+"""Reads images with a trained network: what predict.py runs."""
 
-import contextlib
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +18,11 @@ from dataset import (
     ImageError,
     clean_label,
     collate,
+    file_name,
     list_files,
     read_images,
     read_labels,
 )
-from files import whole_file
 from lexicon import Choice, Lexicon, Prior, fit_prior
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
 from report import Comparison
@@ -249,42 +247,57 @@ def calibrate(
     print(f"confidence calibrated on {len(pairs):,} labelled images, kept in {model_path}")
 
 
-def find_files(paths: Iterable[str | Path]) -> tuple[list[tuple[str, Path]], int]:
-    """The images that `paths` name or hold, as (name, path) sorted by name, and how many other files were passed over.
+class Found(NamedTuple):
+    """The images to read."""
 
-    A name is the path relative to the folder given, or an image's path as it was given. Raises HTRError where a path
-    does not exist or nothing is found.
+    files: list[tuple[str, Path]]  # (name, path) sorted by name
+    others: int  # files passed over, as their names are not those of images
+    linked_folders: int  # folders passed over, as they are links
+
+
+def find_files(paths: Iterable[str | Path]) -> Found:
+    """The images that `paths` name or hold.
+
+    A name is the path relative to the folder given, or an image's path as it was given. Folders that cannot be searched
+    are among the images, so that they have their row. Raises HTRError where a path does not exist or nothing is found.
     """
-    found, others = [], 0
+    found, others, linked = [], 0, 0
     for path in map(Path, paths):
         if path.is_dir():
-            names = list_files(path)
-            images = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-            others += len(names) - len(images)
-            found += [(name, path / name) for name in images]
+            listing = list_files(path)
+            images = [name for name in listing.files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            others += len(listing.files) - len(images)
+            linked += len(listing.linked_folders)
+            found += [(file_name(name), path / name) for name in images + listing.odd_folders]
         elif path.exists():
-            found.append((path.as_posix(), path))
+            found.append((file_name(path.as_posix()), path))
         else:
             raise HTRError(f"there is no image or folder {path}")
     if not found:
         raise HTRError(
             f"no images in {', '.join(map(str, paths))}; looked for {' '.join(sorted(IMAGE_SUFFIXES))} in it and below"
         )
-    return sorted(found), others
+    return Found(sorted(found), others, linked)
 
 
 class Truth:
     """Labels to compare readings with: fills in LABEL_COLUMNS, and adds up what `comparison` tells.
 
     Labels are cleaned as in training; blank and ignored ones do not count. A row is matched by its FILENAME, or by the
-    last part of it. An image that could not be read counts as read with no text.
+    last part of it; of several labels for a file the first counts. An image that could not be read counts as read with
+    no text.
     """
 
     def __init__(self, labels_csv: str | Path, config: Config):
         table = read_labels(labels_csv)
         ignored = {"", *(clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS)}
         texts = (clean_label(label, config.UPPERCASE) for label in table["IDENTITY"])
-        self.labels = {name: text for name, text in zip(table["FILENAME"], texts, strict=True) if text not in ignored}
+        self.labels: dict[str, str] = {}
+        self.repeated = 0  # rows that name a file again
+        for name, text in zip(table["FILENAME"], texts, strict=True):
+            if text not in ignored:
+                self.repeated += name in self.labels
+                self.labels.setdefault(name, text)
         self.comparison = Comparison()
 
     def of(self, name: str) -> str | None:
@@ -298,20 +311,3 @@ class Truth:
                 edits = self.comparison.add(row["FILENAME"], row["PREDICTION"], row["CONFIDENCE"] or 0.0, truth)
                 values = (truth, "no" if edits else "yes", edits)
             yield row | dict(zip(LABEL_COLUMNS, values, strict=True))
-
-
-def write_predictions(
-    rows: Iterable[dict[str, Any]], output_dir: str | Path, columns: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """Pass rows through while writing predictions.csv and predictions.txt, which appear after the last row."""
-    output_dir = Path(output_dir)
-    with contextlib.ExitStack() as stack:
-        options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-        table = stack.enter_context(whole_file(output_dir / "predictions.csv", **options))
-        text = stack.enter_context(whole_file(output_dir / "predictions.txt", **options))
-        writer = csv.DictWriter(table, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(row)
-            text.write(f"{row['FILENAME']}\t{row['PREDICTION']}\t{row['CONFIDENCE']}\n")
-            yield row

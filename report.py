@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from confidence import auroc, coverage_curve, expected_calibration_error
+from dataset import ImageError, open_image
 from files import whole_file
 from utils import Score
 
@@ -103,13 +103,13 @@ class LeastSure:
 def thumbnail(path: Path) -> str:
     """A small grey JPEG as a data URL; "" where the picture cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft("L", THUMBNAIL)
             small = image.convert("L")
-        small.thumbnail(THUMBNAIL)
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=70)
-    except Exception:  # Pillow raises nearly anything on damaged files
+            small.thumbnail(THUMBNAIL)
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=70)
+    except ImageError:
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 

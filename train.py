@@ -8,6 +8,7 @@ Keeps the state of lowest validation loss in htr_crnn_mini.pth, and beside it wh
 """
 
 import argparse
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -35,27 +36,28 @@ def main() -> int:
 def train(config: Config, demo: bool, only_check: bool) -> int:
     import parallel
     from synthetic import draw_dataset
-    from training import describe, dry_run, fit, load_data, new_state
+    from training import describe, dry_run, fit, load_data, new_state, only_training
     from utils import choose_device
 
     device = choose_device(config.DEVICE)
-    if demo:
-        scratch = tempfile.TemporaryDirectory()
+    with contextlib.ExitStack() as stack:
+        if not only_check:
+            stack.enter_context(only_training(config.MINI_MODEL_PATH))
+        if demo:
+            if only_check:
+                config = dataclasses.replace(config, DATA_DIR=stack.enter_context(tempfile.TemporaryDirectory()))
+            print(f"drawn names in {config.DATA_DIR}")
+            with parallel.first_process_first():
+                draw_dataset(config.DATA_DIR)
+        train_lines, validation_lines, alphabet = load_data(config)
+        state = new_state(config, alphabet, device)
+        print(describe(state))
         if only_check:
-            config = dataclasses.replace(config, DATA_DIR=scratch.name)
-        print(f"drawn names in {config.DATA_DIR}")
-        with parallel.first_process_first():
-            draw_dataset(config.DATA_DIR)
-    train_lines, validation_lines, alphabet = load_data(config)
-    state = new_state(config, alphabet, device)
-    print(describe(state))
-    if only_check:
-        dry_run(state, train_lines, validation_lines)
-        return 0
-    if Path(config.MINI_MODEL_PATH).exists():
-        print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to go on from it use continue_train.py")
-    fit(state, train_lines, validation_lines, config.EPOCHS)
-    print(f"best validation loss {state.best_loss:.3f}, kept in {config.MINI_MODEL_PATH}")
+            dry_run(state, train_lines, validation_lines)
+            return 0
+        if Path(config.MINI_MODEL_PATH).exists():
+            print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to go on from it use continue_train.py")
+        fit(state, train_lines, validation_lines, config.EPOCHS)
     return 0
 
 

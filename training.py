@@ -1,12 +1,14 @@
 """The training loop, validation and learning curves: what train.py and continue_train.py share."""
 
+import contextlib
 import copy
 import csv
 import dataclasses
+import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,37 @@ from dataset import (
     padded_width,
     to_ink,
 )
-from files import whole_file
+from files import only_writer, whole_file
 from lexicon import Lexicon
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 from pictures import Pictures
 from reading import calibrate
-from utils import Score, autocast, build_model, restore_weights, save_checkpoint
+from utils import Score, autocast, build_model, load_checkpoint, memory_advice, restore_weights, save_checkpoint
 
 MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that are of no use elsewhere
 HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
 
 
+MOST_SKIPPED = 10  # steps in a row whose gradient is not finite, after which training stops
+
+
 def last_path(model_path: str | Path) -> Path:
     """Where the state to go on from is kept: htr_crnn_mini.pth -> htr_crnn_mini.last.pth."""
     return Path(model_path).with_suffix(".last.pth")
+
+
+def previous_path(model_path: str | Path) -> Path:
+    """Where the state before the last one is kept: htr_crnn_mini.pth -> htr_crnn_mini.previous.pth."""
+    return Path(model_path).with_suffix(".previous.pth")
+
+
+def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only run that trains `model_path`; see `only_writer`. Of several processes the first one locks for all."""
+    if parallel.rank():
+        return contextlib.nullcontext()
+    suffixes = (".pth", ".last.pth", ".previous.pth", ".history.csv", ".curves.png")
+    paths = [Path(model_path), *(Path(model_path).with_suffix(suffix) for suffix in suffixes)]
+    return only_writer(f"{model_path} (another training)", *dict.fromkeys(paths))
 
 
 # ------------------------------------------------------------------------------------------------- state
@@ -65,6 +84,9 @@ class State:
     average: CRNN
     optimizer: torch.optim.Optimizer
     scheduler: ReduceLROnPlateau
+    scaler: torch.amp.GradScaler  # scales by 1; leaves out the steps whose gradient is not finite
+    skipped: Tensor  # (), how many such steps there were in this epoch, counted on the device
+    skipped_in_a_row: Tensor  # (), how many such steps came last
     epoch: int = 0  # finished epochs
     steps: int = 0  # finished optimizer steps, of all epochs
     batches_done: int = 0  # of the epoch under way
@@ -107,7 +129,9 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
     average = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.LEARNING_RATE, fused=device.type != "mps")
     scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE)
-    return State(config, alphabet, device, model, parallel.wrap(model), average, optimizer, scheduler)
+    scaler = torch.amp.GradScaler(device.type, init_scale=1.0)
+    network, none = parallel.wrap(model), torch.zeros((), dtype=torch.int64, device=device)
+    return State(config, alphabet, device, model, network, average, optimizer, scheduler, scaler, none, none)
 
 
 def restore_state(
@@ -125,6 +149,32 @@ def restore_state(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HTRError(f"{path} holds no complete state to go on from: {error}") from error
     return state
+
+
+def load_last(model_path: str | Path) -> dict[str, Any]:
+    """The checkpoint to go on from: the last one or, where that is damaged, the one before, which then takes its place.
+
+    Raises HTRError where there is neither.
+    """
+    path, previous = last_path(model_path), previous_path(model_path)
+    with parallel.first_process_first():
+        try:
+            return load_checkpoint(path)
+        except HTRError as error:
+            try:
+                checkpoint = load_checkpoint(previous)
+            except HTRError:
+                raise error from None
+            print(f"{error}; going on from the state before it, {previous}")
+            os.replace(previous, path)
+            return checkpoint
+
+
+def save_state(state: State) -> None:
+    """Keep the state to go on from, and the one before it. The first process does it for all."""
+    if parallel.rank() == 0:
+        model_path = state.config.MINI_MODEL_PATH
+        save_checkpoint(state.last_checkpoint(), last_path(model_path), previous_path(model_path))
 
 
 # -------------------------------------------------------------------------------------------------- data
@@ -213,7 +263,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             kept.copy_(new)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of dying of them; a second signal ends the process at once."""
     received: list[int] = []
@@ -235,18 +285,28 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats.
 
     With several processes each has its share of the batch, and `weight` is that share times their number: the mean of
-    their gradients is then that of the whole batch.
+    their gradients is then that of the whole batch. Where the gradient is not finite, weights and statistics stay as
+    they are; that is found out where the gradient is, so that the CPU does not wait for a GPU.
     """
     config = state.config
+    statistics = [buffer for buffer in state.model.buffers() if buffer.is_floating_point()]
+    before = [buffer.clone() for buffer in statistics]
     labels = [state.alphabet.encode(text) for text in texts]
     with autocast(state.device):
         logits, lengths, shortcut = state.network(images, widths, with_shortcut=True)
     losses = ctc_loss(logits, lengths, labels)  # (N,)
     loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
     state.optimizer.zero_grad()
-    (weight * loss).backward()
-    nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
-    state.optimizer.step()
+    state.scaler.scale(weight * loss).backward()
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
+    state.scaler.step(state.optimizer)
+    state.scaler.update(1.0)
+    finite = norm.isfinite()
+    for buffer, old in zip(statistics, before, strict=True):
+        buffer.copy_(torch.where(finite, buffer, old))
+    state.skipped_in_a_row = torch.where(finite, 0, state.skipped_in_a_row + 1)
+    state.skipped = state.skipped + ~finite
     # A short memory at first, so that the average does not remember the random start.
     update_average(state.average, state.model, min(config.EMA_DECAY, (1 + state.steps) / (10 + state.steps)))
     state.steps += 1
@@ -261,15 +321,22 @@ def seed_step(state: State) -> None:
 def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     """Train on the batches of the epoch under way that are still to do.
 
-    Counts in `state`; returns False where it ended early because `stop` was filled, here or in another process.
+    Counts in `state`, and saves it every so many minutes. Returns False where it ended early because `stop` was filled,
+    here or in another process. Raises HTRError where the gradient stays without a finite value.
     """
     config, rank, world = state.config, parallel.rank(), parallel.world()
     batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
     rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
     # Added up where it is computed: to look at it would make the CPU wait for the GPU.
-    loss_sum = torch.tensor(0.0, dtype=torch.float64, device="cpu" if state.device.type == "mps" else state.device)
-    stopped = False
+    loss_sum = torch.tensor(0.0 if rank else state.loss_sum, dtype=torch.float64)
+    loss_sum = loss_sum.to("cpu" if state.device.type == "mps" else state.device)
+
+    def count_losses() -> None:
+        state.loss_sum = float(parallel.all_sum(loss_sum.to("cpu", copy=True)))
+
+    save_every = 60 * config.SAVE_EVERY or float("inf")
+    stopped, saved = False, time.monotonic()
     state.model.train()
     with tqdm(total=len(lines), unit="img", leave=False, disable=parallel.no_bar()) as bar:
         bar.set_description(f"epoch {state.epoch + 1}")
@@ -283,16 +350,29 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
             images = augment(images, widths, config, state.steps)
             losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch))
             if mine:
-                loss_sum += losses.sum().to(loss_sum.device)
+                loss_sum += losses.nan_to_num(0, 0, 0).sum().to(loss_sum.device)
             state.batches_done += 1
             bar.update(len(batch))
             if not bar.disable and state.batches_done % 20 == 0:
                 bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=rate, refresh=False)
-            if world == 1 or state.batches_done % 16 == 0:
-                stopped = parallel.all_agree(bool(stop))
+            sometimes = state.batches_done % 16 == 0
+            if (sometimes or state.device.type == "cpu") and int(state.skipped_in_a_row) >= MOST_SKIPPED:
+                count_losses()
+                save_state(state)
+                raise HTRError(
+                    f"the last {MOST_SKIPPED} steps had no finite gradient and were left out: go on from the saved"
+                    f" state with continue_train.py and a --learning-rate below {rate}, or a smaller --grad-clip"
+                )
+            if sometimes or world == 1:
+                due = rank == 0 and time.monotonic() - saved > save_every
+                stopped, due = parallel.all_sum(torch.tensor([bool(stop), due], dtype=torch.int64)).bool().tolist()
                 if stopped:
                     break
-    state.loss_sum += float(parallel.all_sum(loss_sum.cpu()))
+                if due:
+                    count_losses()
+                    save_state(state)
+                    saved = time.monotonic()
+    count_losses()
     return not (stopped or parallel.all_agree(bool(stop)))
 
 
@@ -323,23 +403,25 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     """Train until `epochs` epochs are finished, keeping after each the last state and the best weights.
 
     Writes the checkpoint of lowest validation loss, the last state, history.csv and curves.png beside
-    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, where SIGINT or SIGTERM came.
+    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, where SIGINT or SIGTERM came, and HTRError where the
+    losses are not finite or the memory is too small.
     """
     config = state.config
-    best_path, state_path = Path(config.MINI_MODEL_PATH), last_path(config.MINI_MODEL_PATH)
+    best_path = Path(config.MINI_MODEL_PATH)
     if state.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(state.device)
         if train_lines.images.data.numel() < free / 4:
             train_lines.images = train_lines.images.to(state.device)
-    with stop_requests() as stop:
-        while state.epoch < epochs:
+    if parallel.rank() == 0:  # a run can go on from its first step
+        save_state(state)
+        write_history(state.history, best_path.with_suffix(".history.csv"))
+    with stop_requests() as stop, memory_advice(config.BATCH_SIZE):
+        while not (stopped := parallel.all_agree(bool(stop))) and state.epoch < epochs:
             started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
             if not train_epoch(state, train_lines, stop):
-                if parallel.rank() == 0:
-                    save_checkpoint(state.last_checkpoint(), state_path)
-                raise Interrupted(
-                    stop[0], f"stopped in epoch {state.epoch + 1}; the state is saved: go on with continue_train.py"
-                )
+                save_state(state)
+                stopped = True
+                break
             speed = (len(train_lines) - images_before) / (time.perf_counter() - started)
             parallel.take_weights(state.average)  # statistics of BatchNorm are each process's own
             loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
@@ -356,7 +438,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             if parallel.rank() == 0:
                 if best:
                     save_checkpoint(state.best_checkpoint(), best_path)
-                save_checkpoint(state.last_checkpoint(), state_path)
+                save_state(state)
                 write_history(state.history, best_path.with_suffix(".history.csv"))
             print(
                 f"epoch {state.epoch}/{epochs}: train loss {values[1]:.3f}, validation loss {loss:.3f},"
@@ -364,10 +446,32 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
                 f" {speed:.0f} images/s{', best so far' if best else ''}",
                 flush=True,
             )
+            if int(state.skipped):
+                print(f"epoch {state.epoch}: {int(state.skipped)} steps left out, as their gradient was not finite")
+            state.skipped = torch.zeros_like(state.skipped)
+    if stopped:
+        batches = f" and {state.batches_done} batches" if state.batches_done else ""
+        raise Interrupted(
+            stop[0] if stop else signal.SIGTERM,  # where another process got it
+            f"stopped after {state.epoch} of {epochs} epochs{batches}; the state is saved: go on with continue_train.py"
+            " --finish, or without it for more epochs",
+        )
+    if state.best_loss == float("inf"):
+        raise HTRError("no epoch had a finite validation loss, so no weights were kept: use a lower --learning-rate")
     if parallel.rank() == 0:
         draw_curves(state.history, best_path.with_suffix(".curves.png"))
-        if best_path.exists():
-            calibrate_on_validation(config, validation_lines)
+        calibrate_on_validation(config, validation_lines)
+    print(f"best validation loss {state.best_loss:.3f}, kept in {best_path}")
+
+
+def check_best(state: State) -> None:
+    """Where the best weights so far cannot be loaded, say so, and let those of the next epoch take their place."""
+    if state.best_loss < float("inf"):
+        try:
+            load_checkpoint(state.config.MINI_MODEL_PATH)
+        except HTRError as error:
+            print(f"{error}; the weights of the next epoch will take the place of the best so far")
+            state.best_loss = float("inf")
 
 
 def calibrate_on_validation(config: Config, lines: Lines) -> None:
@@ -393,7 +497,7 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure  # slow to import, used once
 
     epochs = [row["epoch"] for row in history]
-    best = min(history, key=lambda row: row["val_loss"])["epoch"]
+    best = min(history, key=lambda row: (math.isnan(row["val_loss"]), row["val_loss"]))["epoch"]
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
     for axes, title, columns in zip(

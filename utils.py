@@ -1,10 +1,15 @@
 """What training and prediction share: scores, the device, checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
+import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,13 +81,40 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
+@contextlib.contextmanager
+def memory_advice(batch_size: int) -> Iterator[None]:
+    """Turn a lack of memory into an HTRError that says which batch size to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+        if not lacking:
+            raise
+        raise HTRError(
+            f"there is not memory enough for batches of {batch_size} images: train or read with --batch-size"
+            f" {max(1, batch_size // 2)}"
+        ) from error
+
+
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike) -> None:
-    """Write a dict of tensors and plain values, whole or not at all."""
-    with whole_file(path, "wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION} | checkpoint, file)
+def checksum(data: bytes) -> bytes:
+    return b"blake2b " + hashlib.blake2b(data, digest_size=32).hexdigest().encode()
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike, previous: Path | None = None) -> None:
+    """Write a dict of tensors and plain values, whole or not at all.
+
+    The file is what `torch.save` makes, a ZIP archive; its comment is the checksum of all that stands before. The file
+    that it replaces is kept as `previous` where that is given.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION} | checkpoint, buffer)
+    data = buffer.getvalue()[:-2]  # without the length of an empty comment
+    comment = checksum(data)
+    with whole_file(path, "wb", previous) as file:
+        file.write(data + len(comment).to_bytes(2, "little") + comment)
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -91,12 +123,21 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises HTRError, naming the file and the cause, where it is not one of ours or is damaged.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        file = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise HTRError(f"there is no checkpoint {path}; train one with train.py") from error
-    except Exception as error:  # the unpickler raises nearly anything on damaged files
-        raise HTRError(f"{path} is damaged or no checkpoint of this program ({type(error).__name__})") from error
+    except OSError as error:
+        raise HTRError(f"{path} cannot be read: {error.strerror or error}") from error
+    comment = checksum(b"")
+    end = len(file) - len(comment) - 2
+    data, length, found = file[: max(end, 0)], file[max(end, 0) : -len(comment)], file[-len(comment) :]
+    if length != len(comment).to_bytes(2, "little") or found != checksum(data):
+        raise HTRError(f"{path} is damaged or no checkpoint of this program: its checksum is missing or wrong")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
+            checkpoint = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises nearly anything
+        raise HTRError(f"{path} is no checkpoint of this program ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise HTRError(f"{path} is no checkpoint of this program")
     if checkpoint.get("version") != VERSION:
@@ -129,6 +170,8 @@ def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tup
         unknown = sorted(set(saved) - known) if isinstance(saved, dict) else ["config"]
         raise HTRError(f"{path} is of another version of this program: it has the settings {', '.join(unknown)}")
     try:
+        if not isinstance(checkpoint["alphabet"], str):
+            raise TypeError("the alphabet is no text")
         return Config(**saved), Alphabet(checkpoint["alphabet"])
     except (KeyError, TypeError, ValueError) as error:
         raise HTRError(f"{path} holds settings that make no sense: {error}") from error

@@ -167,7 +167,11 @@ def main() -> None:
                        "--common.experiment_dirname", "experiment", cwd=work)  # fmt: skip
 
     def read_kraken() -> float:
-        model = max((work / "kraken").rglob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+        newest = max((work / "kraken").rglob("*.[cs]*t*"), key=lambda path: path.stat().st_mtime)
+        model = newest
+        if newest.suffix == ".ckpt":  # interrupted
+            model = newest.with_suffix(".safetensors")
+            seconds(runs / "kraken/bin/ketos", "convert", "-o", model, newest, cwd=work)
         names = list(truth)[: None if args.minutes else READ["kraken"]]
         pairs = [part for name in names for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")]
         return seconds(runs / "kraken/bin/kraken", "--threads", 2, *pairs, "ocr", "-m", model, "-s", cwd=work)

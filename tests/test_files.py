@@ -1,12 +1,15 @@
 import os
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 
 import files
 from config import HTRError
-from files import whole_file
+from files import only_writer, whole_file
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
@@ -51,3 +54,67 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
     with whole_file(tmp_path / "a.txt") as file:
         file.write("x")
     assert sorted(path.name for path in tmp_path.iterdir()) == [fresh.name, other.name, "a.txt"]
+
+
+HOLD = """
+import sys, time
+from files import only_writer
+with only_writer("it", sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
+    path = tmp_path / "new" / "a.pth"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        (path.parent / ".a.pth.99.tmp").touch()
+        with pytest.raises(HTRError, match=r"another process is writing a\.pth"), only_writer("a.pth", path):
+            pass
+        assert (path.parent / ".a.pth.99.tmp").exists()
+        with only_writer("b.pth", tmp_path / "new" / "b.pth"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with only_writer("a.pth", path):
+        assert not (path.parent / ".a.pth.99.tmp").exists()  # nobody writes it any more
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_writer_that_fails_lets_the_next_one_in(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="failed"), only_writer("a.txt", tmp_path / "a.txt"):
+            raise RuntimeError("failed")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HTRError, match="file cannot be written"), only_writer("it", tmp_path / "file" / "a.txt"):
+        pass
+
+
+FILL = """
+import resource, sys
+from files import whole_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from config import HTRError
+try:
+    with whole_file(sys.argv[1], "wb") as file:
+        file.write(bytes(int(sys.argv[2])))
+except HTRError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+@pytest.mark.parametrize("size", [2_000, 200_000])  # noticed at the end, and while writing
+def test_where_no_more_can_be_written_the_old_file_stays(tmp_path, size):
+    (tmp_path / "a.bin").write_bytes(b"old")
+    command = [sys.executable, "-c", FILL, tmp_path / "a.bin", str(size)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / 'a.bin'} cannot be written: File too large\n"
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]

@@ -62,7 +62,7 @@ def trained_by_two(tmp_path_factory, data_dir):
 
 
 def test_two_processes_leave_what_one_leaves(trained_by_two):
-    names = ("curves.png", "history.csv", "last.pth", "pth")
+    names = ("curves.png", "history.csv", "last.pth", "previous.pth", "pth")
     wanted = ["htr_cache", *(f"htr_crnn_mini.{name}" for name in names)]
     assert sorted(path.name for path in trained_by_two.iterdir()) == wanted
     last = load_checkpoint(trained_by_two / "htr_crnn_mini.last.pth")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, environment, same
 
-from utils import load_checkpoint
+from utils import load_checkpoint, save_checkpoint
 
 
 def test_train_leaves_what_it_promises(trained, data_dir):
@@ -18,6 +18,7 @@ def test_train_leaves_what_it_promises(trained, data_dir):
         "htr_crnn_mini.curves.png",
         "htr_crnn_mini.history.csv",
         "htr_crnn_mini.last.pth",
+        "htr_crnn_mini.previous.pth",
         "htr_crnn_mini.pth",
     ]
     best, last = (load_checkpoint(trained / f"htr_crnn_mini{part}.pth") for part in ("", ".last"))
@@ -104,7 +105,7 @@ def test_control_without_its_state_a_resumed_run_differs(tmp_path, script, train
         checkpoint["optimizer"]["state"] = {}
     else:
         checkpoint["steps"] += 1  # what is drawn depends on it
-    torch.save(checkpoint, path)
+    save_checkpoint(checkpoint, path)
     script(tmp_path, "continue_train.py", "--epochs", 2)
     assert not same(checkpoints(tmp_path)[1]["model"], checkpoints(four_epochs)[1]["model"])
 
@@ -128,7 +129,7 @@ def test_continue_stops_at_characters_it_does_not_know(tmp_path, script, trained
     path = tmp_path / "htr_crnn_mini.last.pth"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["alphabet"] = checkpoint["alphabet"].replace("A", "Ä")
-    torch.save(checkpoint, path)
+    save_checkpoint(checkpoint, path)
     done = script(tmp_path, "continue_train.py", "--epochs", 1, check=False)
     assert done.returncode == 1
     assert "'A'" in done.stderr.splitlines()[-1]

@@ -1,9 +1,12 @@
+import io
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
 
+import utils
 from config import Config, HTRError
 from dataset import Alphabet
 from utils import (
@@ -11,6 +14,7 @@ from utils import (
     build_model,
     choose_device,
     load_checkpoint,
+    memory_advice,
     restore_settings,
     restore_weights,
     save_checkpoint,
@@ -66,39 +70,35 @@ class Attack:
         return os.mkdir, ("attacked",)
 
 
-def other_program(path):
-    torch.save({"state_dict": {}}, path)
+def signed(path, data: bytes):
+    """Any bytes as a file with the right checksum, as somebody who knows the format can make it."""
+    comment = utils.checksum(data[:-2])
+    path.write_bytes(data[:-2] + len(comment).to_bytes(2, "little") + comment)
 
 
-def other_version(path):
-    torch.save({"format": "htr-crnn", "version": 99}, path)
+def saved(value) -> bytes:
+    torch.save(value, buffer := io.BytesIO())
+    return buffer.getvalue()
 
 
-def truncated(path):
-    save_checkpoint({"a": torch.ones(1000)}, path)
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def running_code(path):
-    torch.save({"format": "htr-crnn", "version": 1, "a": Attack()}, path)
-
-
-def plain_pickle(path):
-    path.write_bytes(pickle.dumps(Attack()))
+CHECKPOINT = {"format": "htr-crnn", "version": 1}
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "no checkpoint.*train.py"),
-        (lambda path: path.touch(), "damaged or no checkpoint"),
-        (lambda path: path.write_text("text"), "damaged or no checkpoint"),
-        (lambda path: path.mkdir(), "damaged or no checkpoint"),
-        (truncated, "damaged or no checkpoint"),
-        (running_code, "damaged or no checkpoint"),
-        (plain_pickle, "damaged or no checkpoint"),
-        (other_program, "no checkpoint of this program"),
-        (other_version, "format 99.*reads format 1"),
+        (lambda path: path.touch(), "checksum is missing"),
+        (lambda path: path.write_text("text"), "checksum is missing"),
+        (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+        (lambda path: path.write_bytes(saved(CHECKPOINT)), "checksum is missing"),
+        (lambda path: path.write_bytes(pickle.dumps(Attack())), "checksum is missing"),
+        (lambda path: signed(path, b"anything but a ZIP archive"), "no checkpoint of this program"),
+        (lambda path: signed(path, saved(CHECKPOINT | {"a": Attack()})), "no checkpoint of this program"),
+        (lambda path: signed(path, pickle.dumps(Attack()) + b"  "), "no checkpoint of this program"),
+        (lambda path: signed(path, saved({"state_dict": {}})), "no checkpoint of this program"),
+        (lambda path: signed(path, saved([1, 2])), "no checkpoint of this program"),
+        (lambda path: signed(path, saved(CHECKPOINT | {"version": 99})), "format 99.*reads format 1"),
     ],
 )
 def test_bad_checkpoints_are_refused_by_name(tmp_path, monkeypatch, make, message):
@@ -108,6 +108,55 @@ def test_bad_checkpoints_are_refused_by_name(tmp_path, monkeypatch, make, messag
         load_checkpoint(tmp_path / "bad.pth")
     assert "bad.pth" in str(error.value)
     assert not (tmp_path / "attacked").exists()
+
+
+def test_control_the_attack_works_where_pickles_are_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.load(io.BytesIO(saved(CHECKPOINT | {"a": Attack()})), weights_only=False)
+    assert (tmp_path / "attacked").exists()
+
+
+def test_a_flipped_bit_or_a_lost_end_is_noticed_anywhere(tmp_path):
+    path = tmp_path / "a.pth"
+    save_checkpoint({"a": torch.arange(50.0), "b": "text"}, path)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(HTRError, match="damaged"):
+            load_checkpoint(path)
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(HTRError, match="damaged"):
+            load_checkpoint(path)
+    path.write_bytes(whole)
+    assert load_checkpoint(path)["b"] == "text"
+
+
+def test_a_checkpoint_is_what_torch_loads(tmp_path):
+    save_checkpoint({"a": torch.ones(3)}, tmp_path / "a.pth")
+    assert torch.load(tmp_path / "a.pth", weights_only=True)["a"].tolist() == [1, 1, 1]
+    assert zipfile.ZipFile(tmp_path / "a.pth").testzip() is None
+
+
+def test_the_file_before_is_kept(tmp_path):
+    for number in (1, 2, 3):
+        save_checkpoint({"number": number}, tmp_path / "a.pth", previous=tmp_path / "b.pth")
+    assert load_checkpoint(tmp_path / "a.pth")["number"] == 3
+    assert load_checkpoint(tmp_path / "b.pth")["number"] == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 8 TB")],
+)
+def test_too_little_memory_names_a_batch_size(error):
+    with pytest.raises(HTRError, match="--batch-size 8"), memory_advice(16):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shape"), memory_advice(16):
+        raise RuntimeError("shape")
 
 
 SMALL = Config(CNN_CHANNELS=(4, 4, 4, 4, 4, 4), LSTM_HIDDEN=4)
@@ -134,6 +183,11 @@ def test_what_a_checkpoint_does_not_say_is_as_by_default(trained):
         ({"config": {"EPOCHS": 1, "LSTM_CELLS": 9}}, "another version.*LSTM_CELLS"),
         ({"alphabet": None}, "make no sense"),
         ({"alphabet": "AA"}, "make no sense"),
+        ({"alphabet": ["A", "B"]}, "make no sense"),
+        ({"config": {"LSTM_HIDDEN": 10**9}}, "make no sense: --lstm-hidden"),
+        ({"config": {"LSTM_HIDDEN": "128"}}, "make no sense: --lstm-hidden"),
+        ({"config": {"CNN_CHANNELS": 8}}, "make no sense: --cnn-channels"),
+        ({"config": {"DROPOUT": float("nan")}}, "make no sense: --dropout"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(trained, change, message):

@@ -1,0 +1,146 @@
+"""The tables of readings: they appear complete or not at all, and an interrupted reading can go on."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from config import HTRError, printable
+from dataset import file_name
+from files import only_writer, whole_file
+
+Row = dict[str, Any]
+
+
+def only_reading(output_dir: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only process that writes tables into a folder; see `only_writer`."""
+    names = ("predictions.csv", "predictions.txt", "predictions.spreadsheet.csv", "report.html")
+    return only_writer(f"{output_dir} (another reading)", *(Path(output_dir, name) for name in names))
+
+
+def write_predictions(
+    rows: Iterable[Row], output_dir: str | Path, columns: Sequence[str], spreadsheet: bool = False
+) -> Iterator[Row]:
+    """Pass rows through while writing predictions.csv and predictions.txt, which appear after the last row.
+
+    With `spreadsheet`, also a copy that a spreadsheet opens as text: a cell that it would take for a formula begins
+    with an apostrophe. Whatever text holds, predictions.txt has a line for each row.
+    """
+    output_dir = Path(output_dir)
+    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with contextlib.ExitStack() as stack:
+        table = stack.enter_context(whole_file(output_dir / "predictions.csv", **options))
+        text = stack.enter_context(whole_file(output_dir / "predictions.txt", **options))
+        writers = [csv.DictWriter(table, columns, lineterminator="\n")]
+        if spreadsheet:
+            options["encoding"] = "utf-8-sig"  # some take it for another encoding otherwise
+            copy = stack.enter_context(whole_file(output_dir / "predictions.spreadsheet.csv", **options))
+            writers.append(csv.DictWriter(copy, columns, lineterminator="\r\n"))
+        for writer in writers:
+            writer.writeheader()
+        for row in rows:
+            writers[0].writerow(row)
+            if spreadsheet:
+                writers[1].writerow({column: no_formula(cell) for column, cell in row.items()})
+            name, reading = (printable(row[column], 100_000) for column in ("FILENAME", "PREDICTION"))
+            text.write(f"{name}\t{reading}\t{row['CONFIDENCE']}\n")
+            yield row
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell with an apostrophe before what starts a formula (OWASP, "CSV Injection")."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+
+
+class Journal:
+    """The rows read so far, a line of JSON each, in predictions.partial.jsonl; what a killed run leaves to go on from.
+
+    key: changes with everything that a row depends on besides its picture.
+    """
+
+    def __init__(self, output_dir: str | Path, key: str):
+        self.path = Path(output_dir, "predictions.partial.jsonl")
+        self.key = key
+        self.end = 0  # bytes that are whole lines
+
+    @staticmethod
+    def key_of(*files: str | Path | None) -> str:
+        """A key that changes with the content of these files."""
+        digest = hashlib.blake2b(digest_size=16)
+        for path in files:
+            try:
+                digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
+            except OSError as error:
+                raise HTRError(f"{path} cannot be read: {error.strerror or error}") from error
+        return digest.hexdigest()
+
+    def rows(self, paths: Iterable[Path]) -> dict[Path, Row]:
+        """The rows of those pictures that were read before and have not changed since; what failed is tried again.
+
+        Raises HTRError where they were read with another key.
+        """
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise HTRError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        whole = []
+        with contextlib.suppress(ValueError):  # the last line may be torn
+            for line in lines:
+                whole.append(json.loads(line))
+                self.end += len(line)
+        if not whole:
+            return {}
+        try:
+            head, kept = whole[0], {name: row for name, row in whole[1:] if not row["ERROR"]}
+            started, key = float(head["started"]), head["key"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise HTRError(f"{self.path} was not written by this program: remove it") from error
+        if key != self.key:
+            raise HTRError(
+                f"{self.path} is of a run with another checkpoint or lexicon, which --resume cannot go on from: leave"
+                " it out to read all images anew"
+            )
+        found = {}
+        for path in paths:
+            row = kept.get(file_name(path))
+            if row is not None and _changed(path) < started:
+                found[path] = row
+        return found
+
+    @contextlib.contextmanager
+    def written(self, rows: Iterable[tuple[Path, Row, bool]]) -> Iterator[Iterator[Row]]:
+        """Pass (path, row, whether it is new) through, and keep the new rows; the file goes when all went well."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.truncate(self.end)
+                if not self.end:
+                    file.write(json.dumps({"key": self.key, "started": time.time()}).encode() + b"\n")
+                yield self._passed(rows, file)
+            self.path.unlink()
+        except OSError as error:
+            raise HTRError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    @staticmethod
+    def _passed(rows, file) -> Iterator[Row]:
+        for path, row, new in rows:
+            if new:
+                file.write(json.dumps([file_name(path), row]).encode() + b"\n")
+                file.flush()  # to the system: a killed process loses nothing
+            yield row
+
+
+def _changed(path: Path) -> float:
+    """When a file was changed or put in its place; never, where there is none any more."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return float("inf")
+    return max(status.st_mtime, status.st_ctime)
