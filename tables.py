@@ -90,14 +90,13 @@ class Journal:
             return {}
         except OSError as error:
             raise HTRError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        whole = []
-        with contextlib.suppress(ValueError):  # the last line may be torn
-            for line in lines:
-                whole.append(json.loads(line))
-                self.end += len(line)
-        if not whole:
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # torn
+        if not lines:
             return {}
+        self.end = sum(map(len, lines))
         try:
+            whole = [json.loads(line) for line in lines]
             head, kept = whole[0], {name: row for name, row in whole[1:] if not row["ERROR"]}
             started, key = float(head["started"]), head["key"]
         except (KeyError, TypeError, ValueError) as error:

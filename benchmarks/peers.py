@@ -167,7 +167,8 @@ def main() -> None:
                        "--common.experiment_dirname", "experiment", cwd=work)  # fmt: skip
 
     def read_kraken() -> float:
-        newest = max((work / "kraken").rglob("*.[cs]*t*"), key=lambda path: path.stat().st_mtime)
+        models = [*(work / "kraken").rglob("*.safetensors"), *(work / "kraken").rglob("*.ckpt")]
+        newest = max(models, key=lambda path: path.stat().st_mtime)
         model = newest
         if newest.suffix == ".ckpt":  # interrupted
             model = newest.with_suffix(".safetensors")

@@ -28,9 +28,19 @@ def data_dir(tmp_path_factory) -> Path:
 def script(data_dir):
     """script(folder, "train.py", *flags) runs a script in a folder; returns the finished process."""
 
-    def run(folder: Path, name: str, *flags, check: bool = True) -> subprocess.CompletedProcess:
+    def run(folder: Path, name: str, *flags, check: bool = True, env=None) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / name), *map(str, flags)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+        env = environment() | (env or {})
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=env,
+            check=False,
+        )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done

@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from config import Config, add_flags, flag_of, typed_settings
+from config import Config, add_flags, flag_of, printable, typed_settings
 
 MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 SCRIPTS = {"train", "continue_train", "predict"}
@@ -138,3 +138,18 @@ def test_wrong_use_ends_with_2(tmp_path, script, name, flags):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_shown_on_one_line_whatever_it_holds():
+    assert printable("Léa 名\n\t\x1b[31m\udce9") == r"Léa 名\n\t\x1b[31m\udce9"
+    assert printable("x" * 50, most=10) == "x" * 7 + "..."
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("EPOCHS", 1.5), ("EPOCHS", "1"), ("LEARNING_RATE", "x"), ("CNN_CHANNELS", 8), ("CNN_CHANNELS", ("8",) * 6),
+     ("DATA_DIR", 5), ("LEARNING_RATE", float("inf")), ("LEARNING_RATE", float("nan")), ("IMG_HEIGHT", 10**9)],
+)  # fmt: skip
+def test_settings_of_another_type_or_size_are_refused(setting, value):
+    with pytest.raises(ValueError, match=f"--{setting.lower().replace('_', '-')} "):
+        Config(**{setting: value})

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import hostile
 import pytest
 import torch
 from PIL import Image, ImageChops, ImageDraw, ImageOps
@@ -229,6 +230,45 @@ def test_reading_runs_two_windows_ahead_at_most(tmp_path, monkeypatch):
     assert len(started) <= 20
 
 
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    return folder, hostile.write_bad(folder)
+
+
+def test_hostile_files_are_refused_with_a_reason(bad):
+    folder, reasons = bad
+    assert len(reasons) > 45
+    for name, reason in reasons.items():
+        with pytest.raises(ImageError) as error:
+            load_image(folder / name, SETTINGS)
+        assert reason in str(error.value), name
+        assert len(str(error.value)) < 300 and str(error.value).isprintable()
+
+
+def test_odd_pictures_are_read(tmp_path):
+    names = hostile.write_odd(tmp_path)
+    files = dataset.list_files(tmp_path).files
+    assert {dataset.file_name(name) for name in files} == names
+    for name in files:
+        line = load_image(tmp_path / name, SETTINGS)
+        assert line.shape[0] == SETTINGS.IMG_HEIGHT and 1 <= line.shape[1] <= SETTINGS.MAX_WIDTH
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_whatever_bytes_a_file_has_it_is_read_or_refused(tmp_path):
+    read = refused = 0
+    for data in hostile.mutations(seed=0, count=400):
+        (tmp_path / "a.png").write_bytes(data)
+        try:
+            line = load_image(tmp_path / "a.png", SETTINGS)
+            assert line.dtype == torch.uint8 and line.shape[0] == SETTINGS.IMG_HEIGHT
+            read += 1
+        except ImageError:
+            refused += 1
+    assert read > 40 and refused > 40
+
+
 # ------------------------------------------------------------------------------------------------ labels
 
 
@@ -289,6 +329,54 @@ def test_bad_label_files_are_named(tmp_path, content, message):
     with pytest.raises(HTRError, match=message) as error:
         read_labels(tmp_path / "a.csv")
     assert "a.csv" in str(error.value)
+
+
+ROWS = [["1.jpg", "DUPONT, É"], ["2.jpg", 'A "B"']]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'FILENAME,IDENTITY\n1.jpg,"DUPONT, É"\n2.jpg,"A ""B"""\n',
+        '\ufeffFILENAME;IDENTITY\r\n1.jpg;DUPONT, É\r\n2.jpg;"A ""B"""\r\n',
+        'FILENAME\tIDENTITY\n1.jpg\tDUPONT, É\n2.jpg\tA "B"\n',
+        ' FILENAME , IDENTITY,NOTE\n1.jpg,"DUPONT, É",x\n2.jpg,A "B",\n',
+    ],
+)
+def test_the_separators_of_spreadsheets_are_known(tmp_path, content):
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8", newline="")
+    assert read_labels(tmp_path / "a.csv").values.tolist() == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"FILENAME,IDENTITY\n1.jpg,A\n2.jpg,L\xe9a\n", "line 3: this is not UTF-8"),
+        ("FILENAME,IDENTITY\n1.jpg,A\n".encode("utf-16"), "line 1: this is not UTF-8"),
+        (b'FILENAME,IDENTITY\n1.jpg,A\n2.jpg,"B\n3.jpg,C\n', "in line 3 a quote is opened and never closed"),
+        (b'FILENAME,IDENTITY\n1.jpg,"A\n2.jpg,B\n3.jpg,"C\n', "line 2: a quote is opened before 'A'"),
+        (b"FILENAME,IDENTITY\n1.jpg,A\n2.jpg,B,C\n", "Expected 2 fields in line 3, saw 3"),
+        (b"FILENAME,IDENTITY\n1.jpg,A,B\n2.jpg,B,C\n", "more cells than its first line"),
+        (b"FILENAME,NAME\n1.jpg,A\n", "no column IDENTITY; it has FILENAME, NAME"),
+        (b"\n\n", "No columns"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_is_said_with_its_line(tmp_path, content, message):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(HTRError, match=message) as error:
+        read_labels(tmp_path / "a.csv")
+    assert str(tmp_path / "a.csv") in str(error.value)
+
+
+def test_a_folder_or_nothing_is_no_csv(tmp_path):
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(HTRError, match=r"cannot be read: (Is a|No such)"):
+            read_labels(path)
+
+
+def test_a_line_without_end_is_read(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"FILENAME,IDENTITY\n1.jpg," + b"A" * 10_000_000 + b"\n2.jpg,B\n")
+    assert read_labels(tmp_path / "a.csv")["IDENTITY"].str.len().tolist() == [10_000_000, 1]
 
 
 # ----------------------------------------------------------------------------------------------- dataset
@@ -391,6 +479,41 @@ def test_more_than_five_percent_lost_stops(tmp_path, kind, word):
     assert f"{kind}" in str(error.value)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_no_file_outside_the_dataset_is_opened(tmp_path, monkeypatch):
+    """Neither through a name nor through a link; a link within the dataset is followed."""
+    rows = [(f"good{n:03}.png", "A") for n in range(100)]
+    config = make_set(tmp_path / "data", rows)
+    images, secret = tmp_path / "data/train_v2/train", tmp_path / "secret.png"
+    drawing().save(secret)
+    drawing().save(tmp_path / "data" / "shared.png")
+    (images / "out.png").symlink_to(secret)
+    (images / "in.png").symlink_to("../../shared.png")
+    odd = ["out.png", "../../../secret.png", str(secret), "in.png", "nul\0.png"]
+    with open(tmp_path / "data/CSV/written_name_train.csv", "a", encoding="utf-8") as file:
+        file.writelines(f"{name},B\n" for name in odd)
+    opened = []
+    real = dataset.load_image
+    monkeypatch.setattr(dataset, "load_image", lambda path, *rest: opened.append(path) or real(path, *rest))
+    lines = load_lines(config, "train", 0, fits)
+    assert lines.texts.count("B") == 1
+    assert (lines.counts["image missing"], lines.counts["link out of the dataset"]) == (3, 1)
+    assert {path.resolve().parent for path in opened} == {images, tmp_path / "data"}
+    linked = Config(DATA_DIR=str(tmp_path / "linked"), WORKERS=0)  # as a whole it may lie anywhere
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "CSV").symlink_to(tmp_path / "data" / "CSV")
+    (tmp_path / "linked" / "train_v2").symlink_to(tmp_path / "data" / "train_v2")
+    assert len(load_lines(linked, "train", 0, fits)) >= 100
+
+
+def test_a_file_that_is_named_again_counts_once(tmp_path):
+    config = make_set(tmp_path, [("a.png", "A"), ("b.png", "B"), ("a.png", "C")])
+    lines = load_lines(config, "train", 0, fits)
+    assert sorted(zip(lines.filenames, lines.texts, strict=True)) == [("a.png", "A"), ("b.png", "B")]
+    assert lines.counts["named before"] == 1
+    assert sum(lines.counts.values()) == 3
+
+
 def test_nothing_usable_stops(tmp_path):
     with pytest.raises(HTRError, match="no usable row: 2 rows = 1 blank"):
         load_lines(make_set(tmp_path, [("a.png", ""), ("b.png", "EMPTY")]), "train", 0, fits)
@@ -469,3 +592,27 @@ def test_list_files_is_sorted_relative_and_recursive(tmp_path):
         (tmp_path / name).touch()
     assert dataset.list_files(tmp_path).files == ["a.txt", "b.png", "sub/a.png"]
     assert dataset.list_files(os.fspath(tmp_path)).files == ["a.txt", "b.png", "sub/a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_folders_that_are_not_searched_are_told(tmp_path):
+    (tmp_path / "sub" / "deep.png").mkdir(parents=True)
+    (tmp_path / "sub" / "round").symlink_to("..")
+    (tmp_path / "a.png").symlink_to("nowhere")
+    listing = dataset.list_files(tmp_path)
+    assert listing == (["a.png"], {"a.png"}, ["sub/round"], ["sub/deep.png"])
+    with pytest.raises(HTRError, match="nowhere cannot be searched: No such file"):
+        dataset.list_files(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_searched_is_told(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).rstrip("/").endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert dataset.list_files(tmp_path).odd_folders == ["closed"]

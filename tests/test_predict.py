@@ -2,9 +2,11 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
+import hostile
 import pandas as pd
 import pytest
 import torch
@@ -190,6 +192,96 @@ def test_an_interrupted_reading_leaves_the_old_table(folder, monkeypatch):
         predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu")
     assert (folder / "output" / "predictions.csv").read_bytes() == before
     assert sorted(path.name for path in (folder / "output").iterdir()) == ["predictions.csv", "predictions.txt"]
+
+
+def test_hostile_and_odd_files_have_their_rows_among_the_good(folder, script):
+    images = folder / "scans"
+    images.mkdir()
+    reasons, odd = hostile.write_bad(images), hostile.write_odd(images)
+    good = {path.name for path in (folder / "test_v2" / "test").iterdir()}
+    for name in good:
+        shutil.copy(folder / "test_v2" / "test" / name, images)
+    done = script(folder, "predict.py", "scans", "--html", "--spreadsheet", check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    rows = table(folder / "output" / "predictions.csv").set_index("FILENAME")
+    assert set(rows.index) == odd | good | set(reasons)
+    assert not rows.index.duplicated().any()
+    for name, reason in reasons.items():
+        assert reason in rows["ERROR"][name], name
+        assert rows["ERROR"][name] and not rows["CONFIDENCE"][name]
+    assert (rows["ERROR"][sorted(odd | good)] == "").all()
+    script(folder, "predict.py", "test_v2/test", "--output-dir", "alone")
+    alone = table(folder / "alone" / "predictions.csv").set_index("FILENAME")
+    assert rows["PREDICTION"][sorted(good)].tolist() == alone["PREDICTION"].tolist()
+    assert len((folder / "output" / "predictions.txt").read_text(encoding="utf-8").splitlines()) == len(rows)
+    assert "\x1b" not in done.stdout
+    assert f"{len(reasons)} images could not be read" in done.stderr
+
+
+def test_a_picture_that_vanishes_before_it_is_read(folder, trained):
+    reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
+    files = find_files([folder / "test_v2"]).files
+    files[3][1].unlink()
+    rows = list(reader.rows(files, batch_size=4, workers=2))
+    assert [row["ERROR"] for row in rows] == [""] * 3 + ["not found"] + [""] * 6
+
+
+def test_linked_folders_are_told(folder, script):
+    (folder / "test_v2" / "test" / "more").symlink_to("..")
+    done = script(folder, "predict.py")
+    assert "linked folders not searched: 1" in done.stdout
+    assert len(table(folder / "output" / "predictions.csv")) == 10
+
+
+KILLED = """
+import os, signal, sys
+import predict, reading
+from config import run
+reading.WINDOW, real, calls = 2, reading.Reader.window_rows, []
+def window_rows(*args):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), {signal})
+    return real(*args)
+reading.Reader.window_rows = window_rows
+sys.argv = ["predict.py", "--device", "cpu"]
+run(predict.main)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_what_was_read_survives_a_kill(folder, script, signum):
+    script(folder, "predict.py", "--output-dir", "never-killed")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(signal=int(signum))], cwd=folder,
+        env=environment() | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (-signum if signum == signal.SIGKILL else 128 + signum), done.stderr
+    if signum != signal.SIGKILL:
+        assert done.stderr == "stopped after 4 of 10 images: the same command with --resume reads the rest\n"
+    assert not (folder / "output" / "predictions.csv").exists()
+    assert (folder / "output" / "predictions.partial.jsonl").exists()
+    labels = folder / "labels.csv"
+    labels.write_text("FILENAME,IDENTITY\nTEST_00001.jpg,A\nTEST_00001.jpg,B\n")
+    done = script(folder, "predict.py", "--resume", "--labels", labels)
+    assert "of these, read by the run before: 4" in done.stdout
+    assert "labels for a file that had one already, passed over: 1" in done.stdout
+    rows, wanted = (table(folder / name / "predictions.csv") for name in ("output", "never-killed"))
+    assert rows["FILENAME"].tolist() == wanted["FILENAME"].tolist()
+    assert rows["PREDICTION"].tolist() == wanted["PREDICTION"].tolist()
+    assert rows["TRUTH"].tolist() == ["A"] + [""] * 9
+    assert sorted(path.name for path in (folder / "output").iterdir()) == ["predictions.csv", "predictions.txt"]
+    assert "read by the run before" not in script(folder, "predict.py", "--resume").stdout  # nothing was left
+
+
+def test_a_run_that_was_stopped_is_not_forgotten_silently(folder, script):
+    (folder / "output").mkdir()
+    (folder / "output" / "predictions.partial.jsonl").write_text('{"key": "other", "started": 1.0}\n')
+    done = script(folder, "predict.py", "--resume", check=False)
+    assert done.returncode == 1
+    assert "another checkpoint or lexicon" in done.stderr
+    assert "--resume would have gone on from it" in script(folder, "predict.py").stdout
 
 
 def test_the_shipped_weights_read_the_samples(tmp_path, script):

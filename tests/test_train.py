@@ -1,9 +1,12 @@
 """train.py and continue_train.py, run as a user runs them."""
 
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -138,10 +141,7 @@ def test_continue_stops_at_characters_it_does_not_know(tmp_path, script, trained
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, four_epochs, signum):
     flags = ["--data-dir", str(data_dir), "--epochs", "1000", *SMALL]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *flags],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = started(tmp_path, "train.py", *flags)
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             process.send_signal(signum)
@@ -149,7 +149,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, fo
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     assert errors.count("\n") == 1
-    assert "go on with continue_train.py" in errors
+    assert "go on with continue_train.py --finish" in errors
     done = checkpoints(tmp_path)[1]["epoch"]
     never_stopped, epochs = four_epochs, 4
     if done >= epochs:  # a busy machine: the signal came late
@@ -158,6 +158,107 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, fo
         script(never_stopped, "train.py", "--data-dir", data_dir, "--epochs", epochs, *SMALL)
     script(tmp_path, "continue_train.py", "--epochs", epochs - done)
     assert same(checkpoints(tmp_path)[1], checkpoints(never_stopped)[1])
+
+
+def started(folder, name, *flags, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / name), *map(str, flags)],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path, script, data_dir, four_epochs):
+    """SIGKILL a little after its first states; more of it, in many places, does benchmarks/faults.py."""
+    delays, kills = random.Random(0), 0
+    last = tmp_path / "htr_crnn_mini.last.pth"
+    command = ("train.py", "--data-dir", data_dir, "--epochs", 4, "--save-every", 1e-5, *SMALL)
+    while True:
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        process = started(tmp_path, *command)
+        while process.poll() is None and not (last.exists() and last.stat().st_mtime_ns > before):
+            time.sleep(0.01)
+        if kills < 4:
+            time.sleep(delays.uniform(0, 0.3))
+            process.kill()
+        _, errors = process.communicate(timeout=120)
+        if process.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+        command = ("continue_train.py", "--finish")
+    assert process.returncode == 0, errors
+    assert kills >= 2
+    (best, last), (best_of_four, last_of_four) = checkpoints(tmp_path), checkpoints(four_epochs)
+    for checkpoint in (best, last, best_of_four, last_of_four):
+        del checkpoint["config"]  # it names how often to save
+    assert same(last, last_of_four)
+    assert same(best, best_of_four)
+    assert (tmp_path / "htr_crnn_mini.history.csv").read_bytes() == (
+        four_epochs / "htr_crnn_mini.history.csv"
+    ).read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_run_on_one_model_is_refused(tmp_path, script, data_dir):
+    first = started(tmp_path, "train.py", "--data-dir", data_dir, "--epochs", 1000, *SMALL)
+    try:
+        for line in first.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        for command in (["train.py", "--data-dir", data_dir, *SMALL], ["continue_train.py"]):
+            done = script(tmp_path, *command, check=False)
+            assert done.returncode == 1
+            assert "another process is writing htr_crnn_mini.pth" in done.stderr
+        script(tmp_path, "train.py", "--data-dir", data_dir, "--epochs", 1, "--model-path", "other.pth", *SMALL)
+    finally:
+        first.kill()
+        first.communicate()
+    script(tmp_path, "continue_train.py", "--epochs", 1)  # the lock went with its holder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_a_full_disk_leaves_what_there_was(tmp_path, script, trained):
+    """A limit on the size of files takes the part of the disk."""
+    import resource
+
+    copy_run(trained, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limit = len(before["htr_crnn_mini.last.pth"]) // 2
+    process = started(
+        tmp_path, "continue_train.py", "--epochs", 1,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors == "error: htr_crnn_mini.last.pth cannot be written: File too large\n"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    script(tmp_path, "continue_train.py", "--epochs", 1)
+
+
+def test_a_damaged_state_does_not_end_a_run(tmp_path, script, trained, four_epochs):
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+    done = script(tmp_path, "continue_train.py", "--finish")
+    assert "htr_crnn_mini.last.pth is damaged" in done.stdout
+    assert "going on from the state before it, htr_crnn_mini.previous.pth" in done.stdout
+    assert same(checkpoints(tmp_path)[1]["model"], checkpoints(trained)[1]["model"])
+
+
+def test_finish_and_epochs_contradict_each_other(tmp_path, script):
+    done = script(tmp_path, "continue_train.py", "--finish", "--epochs", 3, check=False)
+    assert done.returncode == 2
+    assert "--finish" in done.stderr
+
+
+def test_an_odd_environment_is_no_hindrance(tmp_path, script, data_dir):
+    """No UTF-8, no home that could be written."""
+    odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": "/nonexistent", "MPLCONFIGDIR": ""}
+    script(tmp_path, "train.py", "--data-dir", data_dir, "--epochs", 1, *SMALL, env=odd)
+    shutil.copytree(data_dir / "test_v2", tmp_path / "éà")
+    done = script(tmp_path, "predict.py", "éà", "--html", "--labels", data_dir / "CSV/written_name_test.csv", env=odd)
+    assert "read 10 of 10" in done.stdout
 
 
 def test_demo_keeps_to_its_folder(tmp_path, script):

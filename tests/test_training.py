@@ -1,4 +1,6 @@
+import copy
 import csv
+import dataclasses
 import os
 import signal
 import time
@@ -6,21 +8,32 @@ from collections import Counter
 
 import pytest
 import torch
+from conftest import same
 from PIL import Image
 
-from config import Config
+import training
+from config import Config, HTRError
 from dataset import Alphabet, Lines, to_ink
 from pictures import Pictures
 from training import (
+    MOST_SKIPPED,
+    check_best,
     draw_curves,
+    fit,
     last_path,
+    load_last,
     make_batch,
     new_state,
+    previous_path,
+    restore_state,
+    save_state,
     stop_requests,
     train_batch,
+    train_epoch,
     update_average,
     validate,
 )
+from utils import Score, load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
@@ -76,6 +89,131 @@ def test_a_step_lowers_the_loss_of_its_batch():
     losses = [float(train_batch(state, *batch).mean()) for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
     assert state.steps == 30
+
+
+@pytest.fixture
+def lossy(monkeypatch):
+    """lossy(factor) multiplies what the CTC loss says from now on."""
+    real = training.ctc_loss
+
+    def multiply(factor):
+        monkeypatch.setattr(training, "ctc_loss", lambda *args: real(*args) * factor)
+
+    return multiply
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_step_without_a_finite_gradient_changes_nothing(lossy, factor):
+    state = new_state(TINY, Alphabet("AB"), CPU)
+    batch = make_batch(lines(["AB", "BA"]), [0, 1], CPU)
+    train_batch(state, *batch)
+    before = copy.deepcopy((state.model.state_dict(), state.optimizer.state_dict()))
+    for number in (1, 2):
+        lossy(factor)
+        train_batch(state, *batch)
+        assert (int(state.skipped), int(state.skipped_in_a_row), state.steps) == (number, number, 1 + number)
+    weights, optimizer = state.model.state_dict(), state.optimizer.state_dict()
+    changed = [name for name in weights if not same(weights[name], before[0][name])]
+    assert all(name.endswith("num_batches_tracked") for name in changed)
+    assert same(optimizer, before[1])
+    assert all(torch.isfinite(value).all() for value in state.average.state_dict().values())
+    lossy(1)
+    train_batch(state, *batch)
+    assert (int(state.skipped), int(state.skipped_in_a_row)) == (2, 0)
+    assert not same(state.model.state_dict(), before[0])
+
+
+def test_training_stops_where_the_gradient_stays_without_a_finite_value(lossy, tmp_path):
+    config = dataclasses.replace(TINY, BATCH_SIZE=1, MINI_MODEL_PATH=str(tmp_path / "a.pth"))
+    state = new_state(config, Alphabet("AB"), CPU)
+    lossy(float("nan"))
+    with pytest.raises(HTRError, match=f"last {MOST_SKIPPED} steps.*continue_train.py.*--learning-rate below 2.0e-03"):
+        train_epoch(state, lines(["AB"] * 30))
+    saved = load_last(config.MINI_MODEL_PATH)
+    assert saved["batches_done"] == MOST_SKIPPED
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+@pytest.mark.parametrize(
+    ("validation_losses", "best"), [([3.0, float("nan")], 1), ([float("nan"), 3.0, 2.0], 3), ([float("nan")], None)]
+)
+def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, monkeypatch, validation_losses, best):
+    config = dataclasses.replace(TINY, MINI_MODEL_PATH=str(tmp_path / "a.pth"))
+    state, data, losses = new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA"]), iter(validation_losses)
+    monkeypatch.setattr(training, "validate", lambda *_: (next(losses), Score(1, 2, 0, 1)))
+    monkeypatch.setattr(training, "calibrate_on_validation", lambda *_: None)
+    if best is None:
+        with pytest.raises(HTRError, match="no epoch had a finite validation loss"):
+            fit(state, data, data, len(validation_losses))
+        assert not (tmp_path / "a.pth").exists()
+    else:
+        fit(state, data, data, len(validation_losses))
+        assert load_checkpoint(tmp_path / "a.pth")["epoch"] == best
+        assert (tmp_path / "a.curves.png").exists()
+
+
+def test_too_little_memory_names_a_batch_size(tmp_path, monkeypatch):
+    state = new_state(dataclasses.replace(TINY, MINI_MODEL_PATH=str(tmp_path / "a.pth")), Alphabet("AB"), CPU)
+
+    def forward(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(state.network, "forward", forward)
+    with pytest.raises(HTRError, match="--batch-size 8"):
+        fit(state, lines(["AB", "BA"]), lines(["AB"]), 1)
+
+
+def test_states_are_saved_within_an_epoch(tmp_path, monkeypatch):
+    """As often as asked for; a run goes on from each of them to the same end."""
+    kept = []
+    monkeypatch.setattr(training, "save_state", lambda state: kept.append(copy.deepcopy(state.last_checkpoint())))
+    config = dataclasses.replace(TINY, BATCH_SIZE=2, SAVE_EVERY=1e-9, MINI_MODEL_PATH=str(tmp_path / "a.pth"))
+    data = lines(["AB", "BA", "A", "B", "BAB", "ABA", "BB"])
+    state = new_state(config, Alphabet("AB"), CPU)
+    assert train_epoch(state, data)
+    assert [checkpoint["batches_done"] for checkpoint in kept] == [1, 2, 3, 4]
+    for checkpoint in kept:
+        resumed = restore_state(checkpoint, config, state.alphabet, CPU, "a.pth")
+        assert train_epoch(resumed, data)
+        assert same(resumed.last_checkpoint(), state.last_checkpoint())
+    kept.clear()
+    train_epoch(new_state(dataclasses.replace(config, SAVE_EVERY=0), Alphabet("AB"), CPU), data)
+    assert kept == []
+
+
+def test_a_damaged_state_is_replaced_by_the_one_before(tmp_path, capsys):
+    path = tmp_path / "a.pth"
+    state = new_state(dataclasses.replace(TINY, MINI_MODEL_PATH=str(path)), Alphabet("AB"), CPU)
+    with pytest.raises(HTRError, match=r"no checkpoint .*a\.last\.pth"):
+        load_last(path)
+    for state.steps in (1, 2, 3):
+        save_state(state)
+    assert load_last(path)["steps"] == 3
+    last_path(path).write_bytes(last_path(path).read_bytes()[:-1])
+    assert load_last(path)["steps"] == 2
+    assert "a.last.pth is damaged" in (said := capsys.readouterr().out)
+    assert "going on from the state before it" in said and "a.previous.pth" in said
+    assert load_last(path)["steps"] == 2  # it has taken its place
+    assert not previous_path(path).exists()
+    os.replace(last_path(path), previous_path(path))  # killed between two renames
+    assert load_last(path)["steps"] == 2
+    last_path(path).write_bytes(b"")
+    previous_path(path).write_bytes(b"")
+    with pytest.raises(HTRError, match=r"a\.last\.pth is damaged"):
+        load_last(path)
+
+
+def test_best_weights_that_are_damaged_are_replaced_by_the_next(tmp_path, capsys):
+    path = tmp_path / "a.pth"
+    state = new_state(dataclasses.replace(TINY, MINI_MODEL_PATH=str(path)), Alphabet("AB"), CPU)
+    state.best_loss = 1.5
+    save_checkpoint(state.best_checkpoint(), path)
+    check_best(state)
+    assert state.best_loss == 1.5
+    path.write_bytes(b"")
+    check_best(state)
+    assert state.best_loss == float("inf")
+    assert "a.pth is damaged" in capsys.readouterr().out
 
 
 def test_the_average_follows_weights_and_statistics():
