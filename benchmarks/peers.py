@@ -6,8 +6,8 @@
     python benchmarks/peers.py --data-dir DIR --minutes 20      # what each has learned after as many minutes
 
 Training speed is that of further epochs: the time of a longer run less that of a run of one epoch. Reading goes from a
-folder of the validation images to text, start of the program included. kraken, which takes one thread by default, gets
-two. Neither peer is needed by this project.
+folder of the validation images to text, start of the program included. kraken takes one thread by default; give it more
+with --kraken-threads. Neither peer is needed by this project.
 """
 
 import argparse
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: 3)")
     parser.add_argument("--minutes", type=float, help="train each so long on 5,000 images and score what it reads")
     parser.add_argument("--only", nargs="+", choices=IMAGES, default=list(IMAGES), help="with --minutes (default: all)")
+    parser.add_argument("--kraken-threads", type=int, default=1, help="(default: 1, as kraken's own)")
     args = parser.parse_args()
     runs = args.runs_dir.resolve()
     work = runs / ("peers-minutes" if args.minutes else "peers")
@@ -136,7 +137,7 @@ def main() -> None:
     ours = (sys.executable, ROOT / "train.py", "--data-dir", "data", "--num-samples", 0, "--device", "cpu")
     pylaia = (runs / "pylaia/bin/pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
               "--trainer.gpus", 0, "--common.train_path", "pylaia")  # fmt: skip
-    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", "--threads", 2, "train", "-f", "path", "-o", work / "kraken",
+    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", "--threads", args.kraken_threads, "train", "-f", "path", "-o", work / "kraken",
               "-e", "few-paths.txt", "-q", "fixed")  # fmt: skip
 
     def new_pylaia() -> None:
@@ -175,7 +176,8 @@ def main() -> None:
             seconds(runs / "kraken/bin/ketos", "convert", "-o", model, newest, cwd=work)
         names = list(truth)[: None if args.minutes else READ["kraken"]]
         pairs = [part for name in names for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")]
-        return seconds(runs / "kraken/bin/kraken", "--threads", 2, *pairs, "ocr", "-m", model, "-s", cwd=work)
+        threads = ("--threads", args.kraken_threads)
+        return seconds(runs / "kraken/bin/kraken", *threads, *pairs, "ocr", "-m", model, "-s", cwd=work)
 
     if args.minutes:
         texts: dict[str, str] = {}
