@@ -56,24 +56,24 @@ def remove_temporaries(path: Path, age: float) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(what: str, *paths: str | os.PathLike) -> Iterator[None]:
-    """Be the only process that writes `paths`, all in one folder; `what` says to the user what they are.
+def only_writer(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator[None]:
+    """Be the only process that writes `path`, and other files in its folder.
 
-    Removes what killed processes left of them. The lock, on a file beside the first path, ends with the process,
-    whatever ends it. Raises HTRError where another process has it, or the folder cannot be written.
+    Removes what killed processes left of them. The lock, on a file beside `path`, ends with the process, whatever ends
+    it. Raises HTRError where another process has it, or the folder cannot be written.
     """
-    first = Path(paths[0])
+    first = Path(path)
     lock = FileLock(first.with_name(f".{first.name}.lock"), timeout=0)
     try:
         first.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise HTRError(f"another process is writing {what}: wait for it, or name another place") from error
+        raise HTRError(f"another process is writing {path}: wait until it has ended, or name another path") from error
     except OSError as error:
         raise HTRError(f"{first.parent} cannot be written: {error.strerror or error}") from error
     try:
-        for path in map(Path, paths):
-            remove_temporaries(path, 0)
+        for each in (path, *others):
+            remove_temporaries(Path(each), 0)
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 def only_reading(output_dir: str | Path) -> contextlib.AbstractContextManager[None]:
     """Be the only process that writes tables into a folder; see `only_writer`."""
     names = ("predictions.csv", "predictions.txt", "predictions.spreadsheet.csv", "report.html")
-    return only_writer(f"{output_dir} (another reading)", *(Path(output_dir, name) for name in names))
+    return only_writer(*(Path(output_dir, name) for name in names))
 
 
 def write_predictions(

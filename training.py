@@ -60,9 +60,8 @@ def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[N
     """Be the only run that trains `model_path`; see `only_writer`. Of several processes the first one locks for all."""
     if parallel.rank():
         return contextlib.nullcontext()
-    suffixes = (".pth", ".last.pth", ".previous.pth", ".history.csv", ".curves.png")
-    paths = [Path(model_path), *(Path(model_path).with_suffix(suffix) for suffix in suffixes)]
-    return only_writer(f"{model_path} (another training)", *dict.fromkeys(paths))
+    suffixes = (".last.pth", ".previous.pth", ".history.csv", ".curves.png")
+    return only_writer(model_path, *(Path(model_path).with_suffix(suffix) for suffix in suffixes))
 
 
 # ------------------------------------------------------------------------------------------------- state
@@ -344,9 +343,8 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
         for batch in batches[state.batches_done :]:
             seed_step(state)
             mine = batch[rank::world]
-            images, widths, texts = make_batch(
-                lines, mine or batch[:1], state.device
-            )  # every process takes part in every step
+            # Every process takes part in every step.
+            images, widths, texts = make_batch(lines, mine or batch[:1], state.device)
             images = augment(images, widths, config, state.steps)
             losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch))
             if mine:

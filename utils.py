@@ -180,6 +180,8 @@ def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tup
 def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
     """Load weights into `model`. Raises HTRError that names the first one that does not fit."""
     expected = model.state_dict()
+    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise HTRError(f"{path} holds no weights")
     for name in expected.keys() | weights.keys():
         if name not in expected or name not in weights:
             what = "missing" if name in expected else "not known"
@@ -187,4 +189,6 @@ def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | o
         if expected[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
             raise HTRError(f"{path} does not fit its alphabet and settings: {name} has shape {shapes}")
+        if not weights[name].isfinite().all():
+            raise HTRError(f"{path} is of no use: its weight {name} is not finite")
     model.load_state_dict(weights)

@@ -137,7 +137,8 @@ def main() -> None:
     ours = (sys.executable, ROOT / "train.py", "--data-dir", "data", "--num-samples", 0, "--device", "cpu")
     pylaia = (runs / "pylaia/bin/pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
               "--trainer.gpus", 0, "--common.train_path", "pylaia")  # fmt: skip
-    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", "--threads", args.kraken_threads, "train", "-f", "path", "-o", work / "kraken",
+    threads = ("--threads", args.kraken_threads)
+    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", *threads, "train", "-f", "path", "-o", work / "kraken",
               "-e", "few-paths.txt", "-q", "fixed")  # fmt: skip
 
     def new_pylaia() -> None:
@@ -176,7 +177,6 @@ def main() -> None:
             seconds(runs / "kraken/bin/ketos", "convert", "-o", model, newest, cwd=work)
         names = list(truth)[: None if args.minutes else READ["kraken"]]
         pairs = [part for name in names for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")]
-        threads = ("--threads", args.kraken_threads)
         return seconds(runs / "kraken/bin/kraken", *threads, *pairs, "ocr", "-m", model, "-s", cwd=work)
 
     if args.minutes:

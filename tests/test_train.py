@@ -204,6 +204,7 @@ def test_a_second_run_on_one_model_is_refused(tmp_path, script, data_dir):
         for line in first.stdout:
             if line.startswith("epoch 1/"):
                 break
+        first.send_signal(signal.SIGSTOP)  # it keeps what it holds, and leaves the processor to the others
         for command in (["train.py", "--data-dir", data_dir, *SMALL], ["continue_train.py"]):
             done = script(tmp_path, *command, check=False)
             assert done.returncode == 1

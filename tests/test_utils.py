@@ -207,3 +207,8 @@ def test_weights_that_do_not_fit_are_named():
         restore_weights(model, partial, "a.pth")
     with pytest.raises(HTRError, match=r"tail\.bias is not known"):
         restore_weights(model, model.state_dict() | {"tail.bias": torch.ones(1)}, "a.pth")
+    with pytest.raises(HTRError, match=r"head\.bias is not finite"):
+        restore_weights(model, model.state_dict() | {"head.bias": torch.full((4,), float("nan"))}, "a.pth")
+    for none in (5, {"head.bias": "x"}):
+        with pytest.raises(HTRError, match="holds no weights"):
+            restore_weights(model, none, "a.pth")
