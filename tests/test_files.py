@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -94,6 +95,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(HTRError, match="file cannot be written"), only_writer(tmp_path / "file" / "a.txt"):
         pass
+
+
+def test_a_folder_that_goes_while_a_file_is_written_is_named(tmp_path):
+    folder = tmp_path / "gone"
+    with (
+        pytest.raises(HTRError, match=r"gone.a\.txt cannot be written: No such file"),
+        whole_file(folder / "a.txt") as file,
+    ):
+        file.write("x")
+        shutil.rmtree(folder)
+    with whole_file(folder / "a.txt") as file:  # the next one makes it again
+        file.write("x")
+    assert (folder / "a.txt").read_text() == "x"
 
 
 FILL = """
