@@ -203,6 +203,9 @@ def run(main: Callable[[], int]) -> None:
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:  # the machine's, as where no folder for temporary files is left
+        print("error:", printable(str(error)), file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT

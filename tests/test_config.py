@@ -102,6 +102,7 @@ def run_main(body: str) -> subprocess.Popen:
         ("return 0", 0, ""),
         ("return 1", 1, ""),
         ("raise HTRError('mend this')", 1, "error: mend this\n"),
+        ("raise OSError(28, 'No space left', 'a')", 1, "error: [Errno 28] No space left: 'a'\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise Interrupted(15, 'saved')", 143, "saved\n"),
     ],
