@@ -237,6 +237,7 @@ def test_linked_folders_are_told(folder, script):
 KILLED = """
 import os, signal, sys
 import predict, reading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
 from config import run
 reading.WINDOW, real, calls = 2, reading.Reader.window_rows, []
 def window_rows(*args):
