@@ -13,6 +13,7 @@ import os
 import stat
 import unicodedata
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config import Config, HTRError, printable
+from files import only_writer
 from pictures import Pictures
 
 if TYPE_CHECKING:  # imported where a CSV is read: reading pictures starts without it
@@ -223,10 +225,11 @@ def read_table(path: str | os.PathLike) -> "pd.DataFrame":
 
     path = Path(path)
     options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
+    options["compression"] = "gzip" if path.suffix == ".gz" else None
     try:
         with _open_bytes(path) as file:
             head = file.readline(1_000_000).decode("latin-1")
-        with warnings.catch_warnings(action="error"):  # pandas warns where it drops cells
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # where it drops cells
             table = pd.read_csv(path, sep=max(",;\t", key=head.count), **options)
     except UnicodeDecodeError as error:
         raise HTRError(
@@ -234,7 +237,7 @@ def read_table(path: str | os.PathLike) -> "pd.DataFrame":
         ) from error
     except OSError as error:
         raise HTRError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, Warning) as error:  # pandas' own errors are ValueErrors
+    except (ValueError, EOFError, zlib.error, pd.errors.ParserWarning) as error:  # pandas' errors are ValueErrors
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         if "EOF inside string starting at row" in reason:
             reason = f"in line {int(reason.split()[-1]) + 1} a quote is opened and never closed"
@@ -457,9 +460,12 @@ def load_lines(
         cache, key = Path(CACHE_DIR, f"{split}.pictures"), fingerprint(folder, candidates, wanted, config)
         kept = Pictures.mapped(cache, key)
         if kept is None:
-            facts = {"used": used, "unreadable": unreadable, "too_long": too_long}
-            Pictures.write(cache, key, usable_images(), facts)
-            kept = Pictures.mapped(cache, key)
+            with only_writer(cache, wait=True):  # another run may be writing the same
+                kept = Pictures.mapped(cache, key)
+                if kept is None:
+                    facts = {"used": used, "unreadable": unreadable, "too_long": too_long}
+                    Pictures.write(cache, key, usable_images(), facts)
+                    kept = Pictures.mapped(cache, key)
             if kept is None:
                 raise HTRError(f"{cache} changed while it was written: run again")
         images, facts = kept

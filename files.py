@@ -56,14 +56,14 @@ def remove_temporaries(path: Path, age: float) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(path: str | os.PathLike, *others: str | os.PathLike) -> Iterator[None]:
+def only_writer(path: str | os.PathLike, *others: str | os.PathLike, wait: bool = False) -> Iterator[None]:
     """Be the only process that writes `path`, and other files in its folder.
 
     Removes what killed processes left of them. The lock, on a file beside `path`, ends with the process, whatever ends
-    it. Raises HTRError where another process has it, or the folder cannot be written.
+    it. Raises HTRError where another process has it, unless it is to `wait`, or the folder cannot be written.
     """
     first = Path(path)
-    lock = FileLock(first.with_name(f".{first.name}.lock"), timeout=0)
+    lock = FileLock(first.with_name(f".{first.name}.lock"), timeout=-1 if wait else 0)
     try:
         first.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

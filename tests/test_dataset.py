@@ -1,4 +1,7 @@
+import gzip
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hostile
@@ -368,6 +371,19 @@ def test_what_is_wrong_with_a_csv_is_said_with_its_line(tmp_path, content, messa
     assert str(tmp_path / "a.csv") in str(error.value)
 
 
+def test_a_compressed_table_is_read_or_refused(tmp_path):
+    path, whole = tmp_path / "a.csv.gz", gzip.compress(b"FILENAME;IDENTITY\n1.jpg;A\n")
+    path.write_bytes(whole)
+    assert read_labels(path).values.tolist() == [["1.jpg", "A"]]
+    path.write_bytes(gzip.compress(b"FILENAME,IDENTITY\n1.jpg,\xe9\n"))
+    with pytest.raises(HTRError, match="line 2: this is not UTF-8"):
+        read_labels(path)
+    for broken in (whole[:-9], whole[:12] + b"\xff" * 9, b"FILENAME,IDENTITY\n1.jpg,A\n"):
+        path.write_bytes(broken)
+        with pytest.raises(HTRError, match=r"a\.csv\.gz cannot be read"):
+            read_labels(path)
+
+
 def test_a_folder_or_nothing_is_no_csv(tmp_path):
     for path in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(HTRError, match=r"cannot be read: (Is a|No such)"):
@@ -556,6 +572,25 @@ def test_a_large_set_is_decoded_once_and_then_mapped(tmp_path, monkeypatch, caps
     labels.write_text(labels.read_text().replace("NAME01", "OTHER"))
     assert "OTHER" in load().texts
     assert sorted(os.listdir(dataset.CACHE_DIR)) == ["train.pictures"]
+
+
+def test_two_runs_decode_a_large_set_once(tmp_path, monkeypatch):
+    """The second waits for the first; what a killed one left is removed at once."""
+    config = make_set(tmp_path / "data", [(f"good{n:02}.png", f"NAME{n:02}") for n in range(40)])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / dataset.CACHE_DIR).mkdir()
+    (tmp_path / dataset.CACHE_DIR / ".train.pictures.1.tmp").touch()
+    decoded = []
+    real = dataset.load_image
+    monkeypatch.setattr(
+        dataset, "load_image", lambda path, *rest: time.sleep(0.01) or decoded.append(path) or real(path, *rest)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: load_lines(config, "train", 0, fits, in_memory=10), range(2))
+    assert len(decoded) == 40
+    assert one.texts == two.texts
+    assert all(torch.equal(a, b) for a, b in zip(one.images, two.images, strict=True))
+    assert os.listdir(dataset.CACHE_DIR) == ["train.pictures"]
 
 
 # ----------------------------------------------------------------------------------------------- batches
