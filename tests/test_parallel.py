@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, SMALL, environment
 
+from tables import Journal
 from utils import load_checkpoint
 
 
@@ -83,6 +85,20 @@ def test_two_processes_write_the_table_of_one(tmp_path, data_dir, trained, scrip
     assert printed.count("read 64 of 64 images") == 1
     for name in ("predictions.csv", "predictions.txt"):
         assert (tmp_path / "two" / "output" / name).read_bytes() == (tmp_path / "output" / name).read_bytes()
+
+    whole = pd.read_csv(tmp_path / "output" / "predictions.csv", keep_default_na=False)
+    journal = Journal(tmp_path / "two" / "output", Journal.key_of(model, None))
+    rows = whole.head(5).to_dict("records")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        journal.written((images / row["FILENAME"], row, True) for row in rows) as passed,
+    ):
+        list(passed)
+        raise KeyboardInterrupt
+    printed = run(tmp_path / "two", *torchrun(ROOT / "predict.py", *flags, "--resume"))
+    assert "of these, read by the run before: 5" in printed
+    again = pd.read_csv(tmp_path / "two" / "output" / "predictions.csv", keep_default_na=False)
+    assert again[["FILENAME", "PREDICTION"]].equals(whole[["FILENAME", "PREDICTION"]])
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
