@@ -353,11 +353,6 @@ def file_name(path: str | os.PathLike) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def leads_outside(path: Path, *folders: str | os.PathLike) -> bool:
-    """Whether a link leads out of all of these folders."""
-    return not any(path.resolve().is_relative_to(Path(folder).resolve()) for folder in folders)
-
-
 @dataclass
 class Lines:
     """Pictures of lines with their texts, in memory.
@@ -408,7 +403,9 @@ def load_lines(
     ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
     listing = list_files(folder)
     present = {file_name(path): path for path in listing.files}
-    outside = {file_name(path) for path in listing.links if leads_outside(folder / path, folder, config.DATA_DIR)}
+    roots = (folder.resolve(), Path(config.DATA_DIR).resolve())
+    targets = ((path, (folder / path).resolve()) for path in listing.links)
+    outside = {file_name(path) for path, target in targets if not any(map(target.is_relative_to, roots))}
 
     ignored_reason = "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order they are told
