@@ -403,8 +403,8 @@ def load_lines(
     ignored = {clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS}
     listing = list_files(folder)
     present = {file_name(path): path for path in listing.files}
-    roots = (folder.resolve(), Path(config.DATA_DIR).resolve())
-    targets = ((path, (folder / path).resolve()) for path in listing.links)
+    roots = [os.path.realpath(root) for root in (folder, config.DATA_DIR)]
+    targets = ((path, Path(os.path.realpath(folder / path))) for path in listing.links)  # also of a link to itself
     outside = {file_name(path) for path, target in targets if not any(map(target.is_relative_to, roots))}
 
     ignored_reason = "/".join(config.IGNORED_LABELS)

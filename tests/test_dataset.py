@@ -510,6 +510,14 @@ def test_no_file_outside_the_dataset_is_opened(tmp_path, monkeypatch):
     assert len(load_lines(linked, "train", 0, fits)) >= 100
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_a_link_to_itself_is_one_unreadable_image(tmp_path):
+    config = make_set(tmp_path, [(f"good{n:02}.png", "A") for n in range(40)] + [("missing.png", "B")])
+    (tmp_path / "train_v2/train/missing.png").symlink_to("missing.png")
+    lines = load_lines(config, "train", 0, fits)
+    assert (len(lines), lines.counts["image unreadable"]) == (40, 1)
+
+
 def test_a_file_that_is_named_again_counts_once(tmp_path):
     config = make_set(tmp_path, [("a.png", "A"), ("b.png", "B"), ("a.png", "C")])
     lines = load_lines(config, "train", 0, fits)
