@@ -80,7 +80,11 @@ class Config:
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0, most=1)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
-    LR_PATIENCE: int = _setting(4, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
+    LR_PATIENCE: int = _setting(10, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
+    LR_CYCLE: int = _setting(
+        10, "epochs of a cycle: in its second half the rate falls to 0, then it starts again; 0 = constant", least=0
+    )
+    WEIGHT_DECAY: float = _setting(0.5, "what a step takes off the weights, times the learning rate", least=0, most=10)
     GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)
     SHORTCUT_LOSS: float = _setting(0.3, "weight of the CTC loss on the CNN's own reading", least=0)
     EMA_DECAY: float = _setting(
@@ -130,6 +134,7 @@ DEMO = {
     "MINI_MODEL_PATH": f"demo/{Config.MINI_MODEL_PATH}",
     "NUM_SAMPLES": 0,
     "EPOCHS": 4,
+    "LR_CYCLE": 4,
 }
 
 

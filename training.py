@@ -126,7 +126,13 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
     torch.manual_seed(config.SEED)
     model = build_model(config, alphabet).to(device)
     average = copy.deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.LEARNING_RATE, fused=device.type != "mps")
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=config.LEARNING_RATE,
+        weight_decay=config.WEIGHT_DECAY,
+        decoupled_weight_decay=True,  # Loshchilov and Hutter 2019, arXiv:1711.05101
+        fused=device.type != "mps",
+    )
     scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0)
     network, none = parallel.wrap(model), torch.zeros((), dtype=torch.int64, device=device)
@@ -280,8 +286,22 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[str], weight: float = 1.0) -> Tensor:
-    """One optimizer step on a batch (N, 1, H, W); returns the CTC losses (N,) of its images, in nats.
+def cooldown(position: float, cycle: int) -> float:
+    """What the learning rate is multiplied by `position` epochs after the start, in cycles of `cycle` epochs.
+
+    It stays in the first half of a cycle, falls linearly to 0 in the second (Hägele et al. 2024, arXiv:2405.18392), and
+    starts again (Loshchilov and Hutter 2017, arXiv:1608.03983). It depends on the position alone, not on how many
+    epochs are planned, so that a run can be trained in parts. With `cycle` 0 it stays.
+    """
+    return min(1.0, 2 - 2 * (position % cycle) / cycle) if cycle else 1.0
+
+
+def train_batch(
+    state: State, images: Tensor, widths: Tensor, texts: Sequence[str], weight: float = 1.0, pace: float = 1.0
+) -> Tensor:
+    """One optimizer step on a batch (N, 1, H, W), at `pace` times the learning rate.
+
+    Returns the CTC losses (N,) of its images, in nats.
 
     With several processes each has its share of the batch, and `weight` is that share times their number: the mean of
     their gradients is then that of the whole batch. Where the gradient is not finite, weights and statistics stay as
@@ -299,7 +319,11 @@ def train_batch(state: State, images: Tensor, widths: Tensor, texts: Sequence[st
     state.scaler.scale(weight * loss).backward()
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
+    for group in state.optimizer.param_groups:  # the group keeps the rate that ReduceLROnPlateau knows
+        group["lr"], rate = pace * group["lr"], group["lr"]
     state.scaler.step(state.optimizer)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
     state.scaler.update(1.0)
     finite = norm.isfinite()
     for buffer, old in zip(statistics, before, strict=True):
@@ -346,7 +370,8 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
             # Every process takes part in every step.
             images, widths, texts = make_batch(lines, mine or batch[:1], state.device)
             images = augment(images, widths, config, state.steps)
-            losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch))
+            pace = cooldown(state.epoch + state.batches_done / len(batches), config.LR_CYCLE)
+            losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch), pace)
             if mine:
                 loss_sum += losses.nan_to_num(0, 0, 0).sum().to(loss_sum.device)
             state.batches_done += 1
@@ -424,8 +449,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             parallel.take_weights(state.average)  # statistics of BatchNorm are each process's own
             loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
 
+            learning_rate = state.optimizer.param_groups[0]["lr"] * cooldown(state.epoch, config.LR_CYCLE)
             state.epoch += 1
-            learning_rate = state.optimizer.param_groups[0]["lr"]
             values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
             state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
             state.batches_done, state.loss_sum = 0, 0.0

@@ -13,7 +13,7 @@ from synthetic import draw_dataset
 ROOT = Path(__file__).parent.parent
 SMALL = (
     "--num-samples 40 --validation-samples 12 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16"
-    " --augment-steps 5 --workers 2 --device cpu"
+    " --augment-steps 5 --lr-cycle 3 --workers 2 --device cpu"
 ).split()
 
 

@@ -18,6 +18,7 @@ from pictures import Pictures
 from training import (
     MOST_SKIPPED,
     check_best,
+    cooldown,
     draw_curves,
     fit,
     last_path,
@@ -75,22 +76,6 @@ def test_validation_does_not_depend_on_the_batch_size():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) == pytest.approx(losses[2], rel=1e-5)
 
 
-def test_gradients_are_clipped():
-    state = new_state(Config(CNN_CHANNELS=TINY.CNN_CHANNELS, LSTM_HIDDEN=8, IMG_HEIGHT=16, GRAD_CLIP=1e-3),
-                      Alphabet("AB"), CPU)  # fmt: skip
-    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1], CPU))
-    norm = torch.stack([p.grad.norm() for p in state.model.parameters()]).norm()
-    assert float(norm) == pytest.approx(1e-3, rel=1e-2)
-
-
-def test_a_step_lowers_the_loss_of_its_batch():
-    state = new_state(TINY, Alphabet("AB"), CPU)
-    batch = make_batch(lines(["AB", "BA"]), [0, 1], CPU)
-    losses = [float(train_batch(state, *batch).mean()) for _ in range(30)]
-    assert losses[-1] < 0.5 * losses[0]
-    assert state.steps == 30
-
-
 @pytest.fixture
 def lossy(monkeypatch):
     """lossy(factor) multiplies what the CTC loss says from now on."""
@@ -100,6 +85,48 @@ def lossy(monkeypatch):
         monkeypatch.setattr(training, "ctc_loss", lambda *args: real(*args) * factor)
 
     return multiply
+
+
+def test_gradients_are_clipped():
+    state = new_state(Config(CNN_CHANNELS=TINY.CNN_CHANNELS, LSTM_HIDDEN=8, IMG_HEIGHT=16, GRAD_CLIP=1e-3),
+                      Alphabet("AB"), CPU)  # fmt: skip
+    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1], CPU))
+    norm = torch.stack([p.grad.norm() for p in state.model.parameters()]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_step_decays_the_weights(lossy):
+    state = new_state(dataclasses.replace(TINY, LEARNING_RATE=0.01, WEIGHT_DECAY=0.5), Alphabet("AB"), CPU)
+    before = copy.deepcopy(list(state.model.parameters()))
+    lossy(0)  # no gradient: the decay alone
+    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1], CPU))
+    for old, new in zip(before, state.model.parameters(), strict=True):
+        assert torch.allclose(new, 0.995 * old)
+
+
+def test_the_rate_of_a_cycle():
+    """Whole up to the middle, half of it at three quarters, nearly none at the end; then again."""
+    assert [cooldown(position, 10) for position in (0, 3, 5, 6, 7.5, 9.5)] == pytest.approx([1, 1, 1, 0.8, 0.5, 0.1])
+    assert [cooldown(position, 10) for position in (10, 15, 17.5, 60)] == pytest.approx([1, 1, 0.5, 1])
+    assert [cooldown(position, 0) for position in (0, 9.5, 100)] == [1, 1, 1]
+
+
+def test_the_pace_of_a_step_multiplies_its_rate_and_no_later_one():
+    batch, weights = make_batch(lines(["AB", "BA"]), [0, 1], CPU), []
+    for rate, pace in ((1e-3, 0.5), (5e-4, 1.0)):
+        state = new_state(dataclasses.replace(TINY, LEARNING_RATE=rate, DROPOUT=0), Alphabet("AB"), CPU)
+        train_batch(state, *batch, pace=pace)
+        assert state.optimizer.param_groups[0]["lr"] == rate
+        weights.append(state.model.state_dict())
+    assert same(*weights)
+
+
+def test_a_step_lowers_the_loss_of_its_batch():
+    state = new_state(TINY, Alphabet("AB"), CPU)
+    batch = make_batch(lines(["AB", "BA"]), [0, 1], CPU)
+    losses = [float(train_batch(state, *batch).mean()) for _ in range(30)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert state.steps == 30
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
@@ -154,7 +181,9 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, monkeyp
 
 def test_the_rate_falls_where_the_validation_loss_stalls(tmp_path, monkeypatch):
     """ReduceLROnPlateau with patience 1: halved after two epochs that are no better, and again after two more."""
-    config = dataclasses.replace(TINY, LR_PATIENCE=1, LEARNING_RATE=1e-3, MINI_MODEL_PATH=str(tmp_path / "a.pth"))
+    config = dataclasses.replace(
+        TINY, LR_PATIENCE=1, LR_CYCLE=0, LEARNING_RATE=1e-3, MINI_MODEL_PATH=str(tmp_path / "a.pth")
+    )
     state, data, losses = new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA"]), iter([3, 2, 2, 2, 2, 2, 1])
     monkeypatch.setattr(training, "validate", lambda *_: (float(next(losses)), Score(1, 2, 0, 1)))
     monkeypatch.setattr(training, "calibrate_on_validation", lambda *_: None)
