@@ -319,11 +319,11 @@ def train_batch(
     state.scaler.scale(weight * loss).backward()
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
-    for group in state.optimizer.param_groups:  # the group keeps the rate that ReduceLROnPlateau knows
-        group["lr"], rate = pace * group["lr"], group["lr"]
+    weights = state.optimizer.param_groups[0]
+    rate = weights["lr"]
+    weights["lr"] = pace * rate
     state.scaler.step(state.optimizer)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
+    weights["lr"] = rate  # the one that ReduceLROnPlateau knows
     state.scaler.update(1.0)
     finite = norm.isfinite()
     for buffer, old in zip(statistics, before, strict=True):
