@@ -350,7 +350,7 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     config, rank, world = state.config, parallel.rank(), parallel.world()
     batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)
     cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
-    rate = f"{state.optimizer.param_groups[0]['lr']:.1e}"
+    rate = state.optimizer.param_groups[0]["lr"]
     # Added up where it is computed: to look at it would make the CPU wait for the GPU.
     loss_sum = torch.tensor(0.0 if rank else state.loss_sum, dtype=torch.float64)
     loss_sum = loss_sum.to("cpu" if state.device.type == "mps" else state.device)
@@ -377,14 +377,14 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
             state.batches_done += 1
             bar.update(len(batch))
             if not bar.disable and state.batches_done % 20 == 0:
-                bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=rate, refresh=False)
+                bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=f"{pace * rate:.1e}", refresh=False)
             sometimes = state.batches_done % 16 == 0
             if (sometimes or state.device.type == "cpu") and int(state.skipped_in_a_row) >= MOST_SKIPPED:
                 count_losses()
                 save_state(state)
                 raise HTRError(
                     f"the last {MOST_SKIPPED} steps had no finite gradient and were left out: go on from the saved"
-                    f" state with continue_train.py and a --learning-rate below {rate}, or a smaller --grad-clip"
+                    f" state with continue_train.py and a --learning-rate below {rate:.1e}, or a smaller --grad-clip"
                 )
             if sometimes or world == 1:
                 due = rank == 0 and time.monotonic() - saved > save_every
