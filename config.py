@@ -80,7 +80,7 @@ class Config:
     BATCH_SIZE: int = _setting(16, "images in a batch", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0, most=1)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
-    LR_PATIENCE: int = _setting(10, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
+    LR_PATIENCE: int = _setting(2, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
     LR_CYCLE: int = _setting(
         10, "epochs of a cycle: in its second half the rate falls to 0, then it starts again; 0 = constant", least=0
     )

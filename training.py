@@ -133,7 +133,9 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
         decoupled_weight_decay=True,  # Loshchilov and Hutter 2019, arXiv:1711.05101
         fused=device.type != "mps",
     )
-    scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE)
+    # Once a cycle at most: a cycle that starts again is worse than the end of the one before, until its rate falls.
+    rest = max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
+    scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE, cooldown=rest)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0)
     network, none = parallel.wrap(model), torch.zeros((), dtype=torch.int64, device=device)
     return State(config, alphabet, device, model, network, average, optimizer, scheduler, scaler, none, none)

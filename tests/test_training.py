@@ -179,17 +179,23 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best(tmp_path, monkeyp
         assert (tmp_path / "a.curves.png").exists()
 
 
-def test_the_rate_falls_where_the_validation_loss_stalls(tmp_path, monkeypatch):
-    """ReduceLROnPlateau with patience 1: halved after two epochs that are no better, and again after two more."""
-    config = dataclasses.replace(
-        TINY, LR_PATIENCE=1, LR_CYCLE=0, LEARNING_RATE=1e-3, MINI_MODEL_PATH=str(tmp_path / "a.pth")
-    )
-    state, data, losses = new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA"]), iter([3, 2, 2, 2, 2, 2, 1])
+@pytest.mark.parametrize(
+    ("cycle", "validation_losses", "rates"),
+    [
+        (0, [3, 2, 2, 2, 2, 2, 1], [1, 1, 1, 1, 1 / 2, 1 / 2, 1 / 4]),
+        (4, [2, 2, 2, 2, 2, 2, 2, 2], [1, 1, 1, 1 / 4, 1 / 2, 1 / 2, 1 / 2, 1 / 8]),  # half in a cycle's last epoch
+        (4, [8, 7, 6, 5, 6, 6, 6, 4], [1, 1, 1, 1 / 2, 1, 1, 1 / 2, 1 / 4]),
+    ],
+)
+def test_the_rate_falls_where_the_validation_loss_stalls(cycle, validation_losses, rates, tmp_path, monkeypatch):
+    """ReduceLROnPlateau with patience 1: halved after two epochs that are no better, but only once in a cycle."""
+    path = str(tmp_path / "a.pth")
+    config = dataclasses.replace(TINY, LR_PATIENCE=1, LR_CYCLE=cycle, LEARNING_RATE=1e-3, MINI_MODEL_PATH=path)
+    state, data, losses = new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA"]), iter(validation_losses)
     monkeypatch.setattr(training, "validate", lambda *_: (float(next(losses)), Score(1, 2, 0, 1)))
     monkeypatch.setattr(training, "calibrate_on_validation", lambda *_: None)
-    fit(state, data, data, 7)
-    rates = [row["learning_rate"] for row in state.history]
-    assert rates == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
+    fit(state, data, data, len(validation_losses))
+    assert [row["learning_rate"] for row in state.history] == pytest.approx([1e-3 * rate for rate in rates])
 
 
 def test_too_little_memory_names_a_batch_size(tmp_path, monkeypatch):
