@@ -321,11 +321,11 @@ def train_batch(
     state.scaler.scale(weight * loss).backward()
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.GRAD_CLIP)
-    weights = state.optimizer.param_groups[0]
-    rate = weights["lr"]
-    weights["lr"] = pace * rate
+    group = state.optimizer.param_groups[0]
+    rate = group["lr"]
+    group["lr"] = pace * rate
     state.scaler.step(state.optimizer)
-    weights["lr"] = rate  # the one that ReduceLROnPlateau knows
+    group["lr"] = rate  # the one that ReduceLROnPlateau knows
     state.scaler.update(1.0)
     finite = norm.isfinite()
     for buffer, old in zip(statistics, before, strict=True):
