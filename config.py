@@ -82,7 +82,10 @@ class Config:
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: what the rate is multiplied by", least=0.01, most=0.99)
     LR_PATIENCE: int = _setting(2, "ReduceLROnPlateau: epochs without improvement that it waits", least=0)
     LR_CYCLE: int = _setting(
-        10, "epochs of a cycle: in its second half the rate falls to 0, then it starts again; 0 = constant", least=0
+        10, "epochs of a cycle: at its end the rate has fallen to 0, then it starts again; 0 = constant", least=0
+    )
+    LR_COOLDOWN: float = _setting(
+        0.8, "share of a cycle, its last part, in which the rate falls to 0", least=0.01, most=1
     )
     WEIGHT_DECAY: float = _setting(0.5, "what a step takes off the weights, times the learning rate", least=0, most=10)
     GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)

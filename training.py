@@ -288,14 +288,14 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def cooldown(position: float, cycle: int) -> float:
+def cooldown(position: float, cycle: int, share: float) -> float:
     """What the learning rate is multiplied by `position` epochs after the start, in cycles of `cycle` epochs.
 
-    It stays in the first half of a cycle, falls linearly to 0 in the second (Hägele et al. 2024, arXiv:2405.18392), and
+    It stays at first, falls linearly to 0 in the last `share` of a cycle (Hägele et al. 2024, arXiv:2405.18392), and
     starts again (Loshchilov and Hutter 2017, arXiv:1608.03983). It depends on the position alone, not on how many
     epochs are planned, so that a run can be trained in parts. With `cycle` 0 it stays.
     """
-    return min(1.0, 2 - 2 * (position % cycle) / cycle) if cycle else 1.0
+    return min(1.0, (1 - (position % cycle) / cycle) / share) if cycle else 1.0
 
 
 def train_batch(
@@ -372,7 +372,8 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
             # Every process takes part in every step.
             images, widths, texts = make_batch(lines, mine or batch[:1], state.device)
             images = augment(images, widths, config, state.steps)
-            pace = cooldown(state.epoch + state.batches_done / len(batches), config.LR_CYCLE)
+            position = state.epoch + state.batches_done / len(batches)
+            pace = cooldown(position, config.LR_CYCLE, config.LR_COOLDOWN)
             losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch), pace)
             if mine:
                 loss_sum += losses.nan_to_num(0, 0, 0).sum().to(loss_sum.device)
@@ -451,7 +452,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
             parallel.take_weights(state.average)  # statistics of BatchNorm are each process's own
             loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
 
-            learning_rate = state.optimizer.param_groups[0]["lr"] * cooldown(state.epoch, config.LR_CYCLE)
+            pace = cooldown(state.epoch, config.LR_CYCLE, config.LR_COOLDOWN)
+            learning_rate = pace * state.optimizer.param_groups[0]["lr"]
             state.epoch += 1
             values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
             state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))

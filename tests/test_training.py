@@ -105,10 +105,13 @@ def test_a_step_decays_the_weights(lossy):
 
 
 def test_the_rate_of_a_cycle():
-    """Whole up to the middle, half of it at three quarters, nearly none at the end; then again."""
-    assert [cooldown(position, 10) for position in (0, 3, 5, 6, 7.5, 9.5)] == pytest.approx([1, 1, 1, 0.8, 0.5, 0.1])
-    assert [cooldown(position, 10) for position in (10, 15, 17.5, 60)] == pytest.approx([1, 1, 0.5, 1])
-    assert [cooldown(position, 0) for position in (0, 9.5, 100)] == [1, 1, 1]
+    """Falling in the last half: whole up to the middle, half of it at three quarters, nearly none at the end; again."""
+    rates = [cooldown(position, 10, 0.5) for position in (0, 3, 5, 6, 7.5, 9.5)]
+    assert rates == pytest.approx([1, 1, 1, 0.8, 0.5, 0.1])
+    assert [cooldown(position, 10, 0.5) for position in (10, 15, 17.5, 60)] == pytest.approx([1, 1, 0.5, 1])
+    assert [cooldown(position, 10, 0.8) for position in (0, 2, 4, 8, 12)] == pytest.approx([1, 1, 0.75, 0.25, 1])
+    assert [cooldown(position, 10, 1) for position in (0, 5, 9, 10)] == pytest.approx([1, 0.5, 0.1, 1])
+    assert [cooldown(position, 0, 0.5) for position in (0, 9.5, 100)] == [1, 1, 1]
 
 
 def test_the_pace_of_a_step_multiplies_its_rate_and_no_later_one():
@@ -191,6 +194,7 @@ def test_the_rate_falls_where_the_validation_loss_stalls(cycle, validation_losse
     """ReduceLROnPlateau with patience 1: halved after two epochs that are no better, but only once in a cycle."""
     path = str(tmp_path / "a.pth")
     config = dataclasses.replace(TINY, LR_PATIENCE=1, LR_CYCLE=cycle, LEARNING_RATE=1e-3, MINI_MODEL_PATH=path)
+    config = dataclasses.replace(config, LR_COOLDOWN=0.5)
     state, data, losses = new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA"]), iter(validation_losses)
     monkeypatch.setattr(training, "validate", lambda *_: (float(next(losses)), Score(1, 2, 0, 1)))
     monkeypatch.setattr(training, "calibrate_on_validation", lambda *_: None)
