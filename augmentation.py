@@ -104,14 +104,21 @@ def color_jitter(images: Tensor, widths: Tensor, brightness: Tensor, contrast: T
     return ((images - mean) * factors[1] + mean).clamp(0, 1) * inside
 
 
-def augment(images: Tensor, widths: Tensor, config: Config, step: int) -> Tensor:
-    """Augment a share of the pictures of a batch, which grows to all over AUGMENT_STEPS training steps.
+def augmented_share(step: int, pace: float, config: Config) -> float:
+    """Share of the pictures to augment: it grows to all over the first AUGMENT_STEPS steps, and falls again with the
+    learning rate below a quarter (`pace`) of it, so that training ends on pictures like those to be read (He et al.
+    2019, arXiv:1909.09148).
+    """
+    return min(1.0, step / config.AUGMENT_STEPS if config.AUGMENT_STEPS else 1.0, 4 * pace)
+
+
+def augment(images: Tensor, widths: Tensor, config: Config, share: float) -> Tensor:
+    """Augment a `share` of the pictures of a batch.
 
     images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU: strips of neighbouring lines,
     RandomAffine, ColorJitter.
     """
     count = len(images)
-    share = 1.0 if step >= config.AUGMENT_STEPS else step / config.AUGMENT_STEPS
     chosen = torch.rand(count) < share
     plain, images = images, images.clone()
     crowded = (torch.rand(count) < config.NEIGHBOURS).nonzero()[:, 0]

@@ -93,7 +93,11 @@ class Config:
     EMA_DECAY: float = _setting(
         0.998, "running average of the weights: what a step keeps of it; 0 = off", least=0, most=0.99999
     )
-    AUGMENT_STEPS: int = _setting(1500, "steps over which the share of augmented images grows to all", least=0)
+    AUGMENT_STEPS: int = _setting(
+        1500,
+        "steps over which the share of augmented images grows to all; it falls again at the end of a cycle",
+        least=0,
+    )
     ROTATION: float = _setting(2.0, "augmentation: largest rotation in degrees", least=0, most=45)
     SHEAR: float = _setting(12.0, "augmentation: largest slant in degrees", least=0, most=45)
     SHRINK: float = _setting(0.8, "augmentation: smallest scale; pictures never grow", least=0.1, most=1)

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import parallel
-from augmentation import augment
+from augmentation import augment, augmented_share
 from config import Config, HTRError, Interrupted
 from dataset import (
     IN_MEMORY,
@@ -371,9 +371,9 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
             mine = batch[rank::world]
             # Every process takes part in every step.
             images, widths, texts = make_batch(lines, mine or batch[:1], state.device)
-            images = augment(images, widths, config, state.steps)
             position = state.epoch + state.batches_done / len(batches)
             pace = cooldown(position, config.LR_CYCLE, config.LR_COOLDOWN)
+            images = augment(images, widths, config, augmented_share(state.steps, pace, config))
             losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch), pace)
             if mine:
                 loss_sum += losses.nan_to_num(0, 0, 0).sum().to(loss_sum.device)

@@ -6,12 +6,11 @@ import torch
 from augmentation import (
     add_neighbours,
     augment,
+    augmented_share,
     color_jitter,
     random_affine,
 )
 from config import Config
-
-SETTINGS = Config(AUGMENT_STEPS=100)
 
 
 def words(count=6, width=200, height=64):
@@ -105,36 +104,43 @@ def test_color_jitter_scales_the_ink_and_keeps_the_mean_under_contrast():
     assert (flat[1, 0, :, widths[1] :] == 0).all()
 
 
-def test_the_share_of_augmented_pictures_grows():
+def test_only_a_share_of_the_pictures_is_augmented():
     images, widths = words(400)
     torch.manual_seed(0)
 
-    def changed(step):
-        return int((augment(images, widths, SETTINGS, step) != images).any(3).any(2).sum())
+    def changed(share):
+        return int((augment(images, widths, Config(), share) != images).any(3).any(2).sum())
 
     assert changed(0) == 0
-    assert 60 < changed(25) < 140
-    assert changed(100) == 400
-    assert int((augment(images, widths, Config(AUGMENT_STEPS=0), 0) != images).any(3).any(2).sum()) == 400
+    assert 60 < changed(0.25) < 140
+    assert changed(1) == 400
 
 
-@pytest.mark.parametrize("step", [50, 100])
-def test_a_picture_stays_in_its_frame_and_in_range(step):
+def test_the_share_grows_at_first_and_falls_with_the_rate():
+    config = Config(AUGMENT_STEPS=100)
+    assert [augmented_share(step, 1, config) for step in (0, 25, 100, 1000)] == [0, 0.25, 1, 1]
+    assert [augmented_share(1000, pace, config) for pace in (1, 0.25, 0.125, 0)] == [1, 1, 0.5, 0]
+    assert augmented_share(10, 0.125, config) == 0.1
+    assert augmented_share(0, 1, Config(AUGMENT_STEPS=0)) == 1
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_a_picture_stays_in_its_frame_and_in_range(share):
     images, widths = words(50)
     torch.manual_seed(0)
-    out = augment(images, widths, SETTINGS, step)
+    out = augment(images, widths, Config(), share)
     assert out.shape == images.shape
     assert out.min() >= 0
     assert out.max() <= 1
     for image, width in zip(out, widths.tolist(), strict=True):
         assert (image[..., width + 1 :] == 0).all()
-    assert not torch.equal(out, augment(images, widths, SETTINGS, step))
+    assert not torch.equal(out, augment(images, widths, Config(), share))
     torch.manual_seed(0)
-    assert torch.equal(out, augment(images, widths, SETTINGS, step))
+    assert torch.equal(out, augment(images, widths, Config(), share))
 
 
 def test_pictures_of_a_batch_change_each_in_its_own_way():
     images, widths = words(2)
     torch.manual_seed(0)
-    out = augment(images[[0, 0]], widths[[0, 0]], SETTINGS, 100)
+    out = augment(images[[0, 0]], widths[[0, 0]], Config(), 1)
     assert not torch.allclose(out[0], out[1], atol=0.1)
