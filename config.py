@@ -69,7 +69,7 @@ class Config:
 
     # network
     CNN_CHANNELS: tuple[int, ...] = _setting(
-        (32, 48, 96, 96, 144, 144), "output channels of the six convolutions", least=1, most=1024
+        (32, 48, 96, 112, 192, 192), "output channels of the six convolutions", least=1, most=1024
     )
     LSTM_HIDDEN: int = _setting(128, "LSTM units in each direction", least=1, most=2048)
     LSTM_LAYERS: int = _setting(3, "bidirectional LSTM layers", least=1, most=10)
@@ -89,7 +89,11 @@ class Config:
     )
     WEIGHT_DECAY: float = _setting(0.5, "what a step takes off the weights, times the learning rate", least=0, most=10)
     GRAD_CLIP: float = _setting(5.0, "largest norm of the gradient", least=1e-6)
-    SHORTCUT_LOSS: float = _setting(0.3, "weight of the CTC loss on the CNN's own reading", least=0)
+    INTERMEDIATE_LOSS: float = _setting(
+        0.3,
+        "weight of the CTC loss on each earlier reading: the CNN's and those after all LSTM layers but the last",
+        least=0,
+    )
     EMA_DECAY: float = _setting(
         0.998, "running average of the weights: what a step keeps of it; 0 = off", least=0, most=0.99999
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLANK = 0
-FRAME = 4  # pixels a frame is wide
+FRAME = 8  # pixels a frame is wide
 SUBSTITUTES = 5  # classes that are tried in the place of one that was read
 
 
@@ -63,37 +63,39 @@ class Columns(nn.Module):
 
 
 class BiLSTM(nn.Module):
-    """Bidirectional LSTM layers on sequences of different lengths.
+    """A bidirectional LSTM layer on sequences of different lengths.
 
     Each direction is a plain LSTM; the backward one gets every sequence reversed within its own length, so that padding
     comes last for both and changes nothing. On a CPU this is much faster than packed sequences.
     """
 
-    def __init__(self, inputs: int, hidden: int, layers: int, dropout: float):
+    def __init__(self, inputs: int, hidden: int):
         super().__init__()
-        sizes = [inputs] + [2 * hidden] * (layers - 1)
-        self.forwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
-        self.backwards = nn.ModuleList(nn.LSTM(size, hidden) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.ahead = nn.LSTM(inputs, hidden)
+        self.back = nn.LSTM(inputs, hidden)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (T, N, inputs), lengths (N,) -> (T, N, 2 * hidden); dropout comes before each layer."""
-        frames = torch.arange(x.shape[0])[:, None]  # (T, 1)
-        reverse = torch.where(frames < lengths, lengths - 1 - frames, frames).to(x.device)[..., None]  # (T, N, 1)
-        for onward, backward in zip(self.forwards, self.backwards, strict=True):
-            x = self.dropout(x)
-            ahead, _ = onward(x)  # (T, N, hidden)
-            back, _ = backward(x.gather(0, reverse.expand_as(x)))
-            x = torch.cat([ahead, back.gather(0, reverse.expand_as(back))], 2)
-        return x
+    def forward(self, x: Tensor, reverse: Tensor) -> Tensor:
+        """x (T, N, inputs), reverse (T, N, 1) from `reversed_frames` -> (T, N, 2 * hidden)."""
+        ahead, _ = self.ahead(x)  # (T, N, hidden)
+        back, _ = self.back(x.gather(0, reverse.expand_as(x)))
+        return torch.cat([ahead, back.gather(0, reverse.expand_as(back))], 2)
+
+
+def reversed_frames(lengths: Tensor, frames: int) -> Tensor:
+    """Which frame stands where when each sequence is reversed within its own length: lengths (N,) -> (frames, N, 1)."""
+    t = torch.arange(frames)[:, None]
+    return torch.where(t < lengths, lengths - 1 - t, t)[..., None]
 
 
 class CRNN(nn.Module):
     """Reads a line of text: CNN -> 3-layer BiLSTM -> CTC (Shi, Bai and Yao 2015, arXiv:1507.05717).
 
-    The CNN's columns are also classified directly; the LSTM's reading is added to that shortcut. In Retsinas et al.
-    2022 (arXiv:2404.11339) the shortcut is an auxiliary head: the gradient reaches the CNN at once, and training leaves
-    the all-blank plateau within an epoch.
+    The text is read several times: from the CNN's columns, and again after each LSTM layer, which adds to that first
+    reading (a shortcut around the LSTM) and gets as its input, beside the features, what was read before it. So a layer
+    can look at the letters around before it decides on one: self-conditioned CTC (Nozaki and Komatsu 2021,
+    arXiv:2104.02724). The last reading counts; training learns from all of them, and the gradient of the first reaches
+    the CNN at once, so that training leaves the all-blank plateau within an epoch (Retsinas et al. 2022,
+    arXiv:2404.11339).
 
     num_labels: characters without the blank. height: of the pictures, in pixels. channels: of the six convolutions.
     """
@@ -101,23 +103,27 @@ class CRNN(nn.Module):
     def __init__(self, num_labels: int, height: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
         super().__init__()
         c1, c2, c3, c4, c5, c6 = channels
+        classes = num_labels + 1
+        inputs = [c6] + [2 * hidden] * (layers - 1)  # of each LSTM layer
         self.blocks = nn.ModuleList(
             [
                 ConvBlock(1, c1, pool=(2, 2)),
                 ConvBlock(c1, c2, pool=(2, 2)),
                 ConvBlock(c2, c3),
-                ConvBlock(c3, c4, pool=(2, 1)),
+                ConvBlock(c3, c4, pool=(2, 2)),
                 ConvBlock(c4, c5, pool=(2, 1)),
                 ConvBlock(c5, c6),
             ]
         )
         self.columns = Columns(c6, height // 16)
-        self.shortcut = nn.Linear(c6, num_labels + 1)
-        self.lstm = BiLSTM(c6, hidden, layers, dropout)
+        self.shortcut = nn.Linear(c6, classes)
+        self.feedback = nn.ModuleList(nn.Linear(classes, size, bias=False) for size in inputs)
+        self.lstm = nn.ModuleList(BiLSTM(size, hidden) for size in inputs)
+        self.heads = nn.ModuleList(nn.Linear(2 * hidden, classes) for _ in inputs)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(2 * hidden, num_labels + 1)
-        nn.init.zeros_(self.head.weight)  # the recurrent part starts silent
-        nn.init.zeros_(self.head.bias)
+        for linear in (*self.feedback, *self.heads):  # the recurrent part starts silent
+            for parameter in linear.parameters():
+                nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # faster on CPUs
 
     def fuse(self) -> "CRNN":
@@ -128,15 +134,17 @@ class CRNN(nn.Module):
 
     @staticmethod
     def frames(width):
-        """Frames of a picture `width` pixels wide (an int or a tensor): one for every four pixels begun."""
+        """Frames of a picture `width` pixels wide (an int or a tensor): one for every eight pixels begun."""
         return (width + FRAME - 1) // FRAME
 
-    def forward(self, images: Tensor, widths: Tensor, with_shortcut: bool = False) -> tuple[Tensor, ...]:
-        """images (N, 1, height, W) of ink with W a multiple of 4, widths (N,) in pixels, on the CPU.
+    def forward(
+        self, images: Tensor, widths: Tensor, all_readings: bool = False
+    ) -> tuple[Tensor | list[Tensor], Tensor]:
+        """images (N, 1, height, W) of ink with W a multiple of 8, widths (N,) in pixels, on the CPU.
 
         Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; what lies beyond a length is
-        meaningless. With `with_shortcut`, also the CNN's own logits (T, N, C). What a picture gives does not depend on
-        the padding or on the other pictures (in evaluation mode).
+        meaningless. With `all_readings`, a list of logits instead: the CNN's own, and those after each LSTM layer. What
+        a picture gives does not depend on the padding or on the other pictures (in evaluation mode).
         """
         lengths = self.frames(widths)
         x = images.contiguous(memory_format=torch.channels_last)
@@ -144,11 +152,14 @@ class CRNN(nn.Module):
         mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W)
         for block in self.blocks:
             x, mask = block(x, mask)
-        columns = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)
-        shortcut = self.shortcut(columns)
-        recurrent = self.dropout(self.lstm(columns, lengths))  # (T, N, 2 * hidden)
-        logits = self.head(recurrent) + shortcut  # (T, N, C)
-        return (logits, lengths, shortcut) if with_shortcut else (logits, lengths)
+        x = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)
+        reverse = reversed_frames(lengths, len(x)).to(x.device)
+        readings = [self.shortcut(x)]
+        for feedback, layer, head in zip(self.feedback, self.lstm, self.heads, strict=True):
+            x = x + feedback(readings[-1].softmax(2)).to(x.dtype)
+            x = layer(self.dropout(x), reverse)  # (T, N, 2 * hidden)
+            readings.append(readings[0] + head(self.dropout(x)))  # (T, N, C)
+        return readings if all_readings else readings[-1], lengths
 
 
 # --------------------------------------------------------------------------------------------------- CTC

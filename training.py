@@ -314,9 +314,9 @@ def train_batch(
     before = [buffer.clone() for buffer in statistics]
     labels = [state.alphabet.encode(text) for text in texts]
     with autocast(state.device):
-        logits, lengths, shortcut = state.network(images, widths, with_shortcut=True)
-    losses = ctc_loss(logits, lengths, labels)  # (N,)
-    loss = losses.mean() + config.SHORTCUT_LOSS * ctc_loss(shortcut, lengths, labels).mean()
+        readings, lengths = state.network(images, widths, all_readings=True)
+    *earlier, losses = [ctc_loss(logits, lengths, labels) for logits in readings]  # (N,) each
+    loss = losses.mean() + config.INTERMEDIATE_LOSS * sum(other.mean() for other in earlier)
     state.optimizer.zero_grad()
     state.scaler.scale(weight * loss).backward()
     state.scaler.unscale_(state.optimizer)

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 
@@ -19,10 +20,11 @@ from model import (
 
 
 def small_model(num_labels=5, seed=0) -> CRNN:
-    """A network whose every part matters: random head, BatchNorm statistics of real pictures."""
+    """A network whose every part matters: random heads and feedback, BatchNorm statistics of real pictures."""
     torch.manual_seed(seed)
     model = CRNN(num_labels, 32, (8, 8, 16, 16, 16, 16), hidden=16, layers=3, dropout=0.2)
-    torch.nn.init.normal_(model.head.weight)
+    for linear in (*model.heads, *model.feedback):
+        torch.nn.init.normal_(linear.weight)
     for _ in range(10):
         model(torch.rand(4, 1, 32, 64), torch.full((4,), 64))
     return model.eval()
@@ -47,14 +49,43 @@ def test_shapes():
     model = small_model(num_labels=5)
     images, widths = torch.rand(3, 1, 32, 64), torch.tensor([64, 50, 3])
     logits, lengths = model(images, widths)
-    assert logits.shape == (16, 3, 6)
-    assert lengths.tolist() == [16, 13, 1]
-    assert model(images, widths, with_shortcut=True)[2].shape == (16, 3, 6)
+    assert logits.shape == (8, 3, 6)
+    assert lengths.tolist() == [8, 7, 1]
+
+
+@torch.no_grad()
+def test_the_last_of_all_readings_is_the_one_that_counts():
+    model, images, widths = small_model(), torch.rand(3, 1, 32, 64), torch.tensor([64, 50, 3])
+    readings, lengths = model(images, widths, all_readings=True)
+    assert [reading.shape for reading in readings] == [(8, 3, 6)] * 4  # the CNN's, and one after each LSTM layer
+    last, same_lengths = model(images, widths)
+    assert torch.equal(readings[-1], last) and torch.equal(lengths, same_lengths)
+
+
+@torch.no_grad()
+def test_each_layer_knows_what_was_read_before_it():
+    """Where nothing but a reading changes, all later ones change, and none before it."""
+    model, images, widths = small_model(), torch.rand(1, 1, 32, 64), torch.tensor([64])
+    before, _ = model(images, widths, all_readings=True)
+    for layer in range(2):
+        changed = copy.deepcopy(model)
+        changed.heads[layer].bias += torch.tensor([3.0, 0, 0, 0, 0, 0])
+        after, _ = changed(images, widths, all_readings=True)
+        same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert same == [n <= layer for n in range(4)]
+
+
+def test_a_new_network_reads_what_its_columns_say():
+    """At the start of training the LSTM is silent, so that the CNN learns first."""
+    torch.manual_seed(0)
+    model = CRNN(5, 32, (8, 8, 16, 16, 16, 16), hidden=16, layers=3, dropout=0.2)
+    first, *later = model(torch.rand(2, 1, 32, 64), torch.tensor([64, 64]), all_readings=True)[0]
+    assert all(torch.equal(first, reading) for reading in later)
 
 
 def test_three_bidirectional_layers_and_batchnorm():
     model = small_model()
-    assert len(model.lstm.forwards) == len(model.lstm.backwards) == 3
+    assert sum(isinstance(m, torch.nn.LSTM) for m in model.lstm.modules()) == 2 * len(model.lstm) == 6
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) == 7
 
 
@@ -68,7 +99,7 @@ def test_a_reading_does_not_depend_on_the_batch():
         image[..., :width] = torch.rand(32, width, generator=generator)
     together, lengths = model(images, widths)
     for n, width in enumerate(widths):
-        alone, (length,) = model(images[n : n + 1, ..., : 4 * CRNN.frames(width)], widths[n : n + 1])
+        alone, (length,) = model(images[n : n + 1, ..., : 8 * CRNN.frames(width)], widths[n : n + 1])
         difference = (together[: lengths[n], n].log_softmax(1) - alone[:length, 0].log_softmax(1)).abs().max()
         assert length == lengths[n]
         assert difference < 1e-4
@@ -81,9 +112,9 @@ def test_both_directions_reach_every_frame():
     In double precision: little of so small a random network's signal is left after 16 frames.
     """
     model = small_model().double()
-    ink, widths = torch.rand(1, 1, 32, 64, dtype=torch.double), torch.tensor([64])
+    ink, widths = torch.rand(1, 1, 32, 128, dtype=torch.double), torch.tensor([128])
     before = model(ink, widths)[0]
-    for column, frame in ((63, 0), (0, 15)):
+    for column, frame in ((127, 0), (0, 15)):
         changed = ink.clone()
         changed[..., column] = 1 - changed[..., column]
         assert (model(changed, widths)[0][frame] - before[frame]).abs().max() > 1e-7
@@ -235,8 +266,8 @@ def test_loss_is_infinite_exactly_where_frames_are_missing():
 
 
 def test_frames_of_a_width():
-    assert [CRNN.frames(width) for width in (1, 4, 5, 8, 9)] == [1, 1, 2, 2, 3]
-    assert CRNN.frames(torch.tensor([1, 5])).tolist() == [1, 2]
+    assert [CRNN.frames(width) for width in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+    assert CRNN.frames(torch.tensor([1, 9])).tolist() == [1, 2]
 
 
 def test_overfits_one_batch(data_dir):
@@ -248,10 +279,11 @@ def test_overfits_one_batch(data_dir):
     model = CRNN(4, 32, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(150):
-        logits, lengths, shortcut = model(images, widths, with_shortcut=True)
-        loss = ctc_loss(logits, lengths, labels).mean() + 0.3 * ctc_loss(shortcut, lengths, labels).mean()
+        readings, lengths = model(images, widths, all_readings=True)
+        *earlier, loss = [ctc_loss(logits, lengths, labels).mean() for logits in readings]
+        loss += 0.3 * sum(earlier)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss < 0.5
-    assert [reading.labels for reading in greedy_decode(logits, lengths)] == labels
+    assert [reading.labels for reading in greedy_decode(readings[-1], lengths)] == labels

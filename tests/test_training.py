@@ -132,6 +132,16 @@ def test_a_step_lowers_the_loss_of_its_batch():
     assert state.steps == 30
 
 
+@pytest.mark.parametrize(("weight", "learns"), [(0.0, False), (0.3, True)])
+def test_training_learns_from_the_earlier_readings(weight, learns):
+    """In the first step the feedback is silent: only its own loss can teach an earlier reading."""
+    state = new_state(dataclasses.replace(TINY, INTERMEDIATE_LOSS=weight), Alphabet("AB"), CPU)
+    train_batch(state, *make_batch(lines(["AB", "BA"]), [0, 1], CPU))
+    *earlier, last = state.model.heads
+    assert [bool(head.weight.grad.any()) for head in earlier] == [learns] * 2
+    assert last.weight.grad.any()
+
+
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_step_without_a_finite_gradient_changes_nothing(lossy, factor):
     state = new_state(TINY, Alphabet("AB"), CPU)

@@ -199,16 +199,18 @@ def test_settings_that_do_not_fit_are_named(trained, change, message):
 def test_weights_that_do_not_fit_are_named():
     model = build_model(SMALL, Alphabet("ABC"))
     other_alphabet = build_model(SMALL, Alphabet("ABCD")).state_dict()
-    with pytest.raises(HTRError, match=r"a\.pth does not fit its alphabet and settings: (head|shortcut)\..* has shape"):
+    with pytest.raises(
+        HTRError, match=r"a\.pth does not fit its alphabet and settings: (feedback|heads|shortcut)\..* has shape"
+    ):
         restore_weights(model, other_alphabet, "a.pth")
     partial = model.state_dict()
-    del partial["head.bias"]
-    with pytest.raises(HTRError, match=r"head\.bias is missing"):
+    del partial["heads.0.bias"]
+    with pytest.raises(HTRError, match=r"heads\.0\.bias is missing"):
         restore_weights(model, partial, "a.pth")
     with pytest.raises(HTRError, match=r"tail\.bias is not known"):
         restore_weights(model, model.state_dict() | {"tail.bias": torch.ones(1)}, "a.pth")
-    with pytest.raises(HTRError, match=r"head\.bias is not finite"):
-        restore_weights(model, model.state_dict() | {"head.bias": torch.full((4,), float("nan"))}, "a.pth")
-    for none in (5, {"head.bias": "x"}):
+    with pytest.raises(HTRError, match=r"heads\.0\.bias is not finite"):
+        restore_weights(model, model.state_dict() | {"heads.0.bias": torch.full((4,), float("nan"))}, "a.pth")
+    for none in (5, {"heads.0.bias": "x"}):
         with pytest.raises(HTRError, match="holds no weights"):
             restore_weights(model, none, "a.pth")

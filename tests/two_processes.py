@@ -34,7 +34,7 @@ def main() -> None:
     out = {}
     for count in (8, 7, 3, 1):  # images in a batch
         state = training.new_state(config, Alphabet("ABC"), CPU)
-        torch.nn.init.normal_(state.model.head.weight)
+        torch.nn.init.normal_(state.model.heads[-1].weight)
         state.model.eval()  # BatchNorm over a share of the batch would differ by its nature
         state.model.train = lambda: None
         training.batches_by_width = lambda *_, count=count: [list(range(count))]
