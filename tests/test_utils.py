@@ -54,6 +54,23 @@ def test_a_device_that_is_not_there_is_refused():
         choose_device(missing)
 
 
+@pytest.mark.parametrize(
+    ("features", "faster"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_only_where_it_is_faster(monkeypatch, features, faster):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    with utils.autocast(torch.device("cpu")):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if faster else torch.float32)
+
+
 # ------------------------------------------------------------------------------------------- checkpoints
 
 

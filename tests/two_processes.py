@@ -29,7 +29,7 @@ def lines(count: int) -> Lines:
 
 
 def main() -> None:
-    utils.cpu_computes_in_bfloat16 = lambda: False  # to compare to more than three digits
+    utils.cpu_is_faster_in_bfloat16 = lambda: False  # to compare to more than three digits
     config = Config(CNN_CHANNELS=(4, 4, 8, 8, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=32, GRAD_CLIP=1e9, AUGMENT_STEPS=10**9)
     out = {}
     for count in (8, 7, 3, 1):  # images in a batch
