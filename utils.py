@@ -68,7 +68,7 @@ def choose_device(name: str) -> torch.device:
 def cpu_is_faster_in_bfloat16() -> bool:
     """With AMX, and with AVX-512's bfloat16 on AMD; Intel's alone is slower than float32 (benchmarks/README.md)."""
     features = getattr(torch.cpu, "get_capabilities", dict)()
-    intel = str(features.get("cpu_name", "")).startswith("Intel")
+    intel = features.get("cpu_name", "").startswith("Intel")
     return bool(features.get("amx_bf16") or (features.get("avx512_bf16") and not intel))
 
 
