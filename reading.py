@@ -1,36 +1,37 @@
-"""Reads images with a trained network: what predict.py runs."""
+"""Reads images with a trained network, and writes what it read: what predict.py runs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from tqdm import tqdm
 
-import parallel
-from confidence import FLOOR, Calibration, Trigrams
-from config import Config, HTRError
-from dataset import (
-    IMAGE_SUFFIXES,
-    Alphabet,
-    ImageError,
-    clean_label,
-    collate,
-    file_name,
-    list_files,
-    read_images,
-    read_labels,
-)
-from lexicon import Choice, Lexicon, Prior, fit_prior
+from config import READING_BATCH_SIZE, Config
+from dataset import collate, geometry, label_rules
+from htr import parallel
+from htr.confidence import FLOOR, Calibration, Trigrams
+from htr.images import Found, ImageError, find_files, read_images
+from htr.labels import Alphabet
+from htr.lexicon import Choice, Lexicon, Prior, fit_prior
+from htr.report import LeastSure, write_report
+from htr.scores import LABEL_COLUMNS, Truth
+from htr.scripts import HTRError, Interrupted, printable
+from htr.tables import Journal, Row, only_reading, write_predictions
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
-from report import Comparison
 from utils import (
     autocast,
     build_model,
     choose_device,
     load_checkpoint,
+    memory_advice,
+    only_training,
     restore_settings,
     restore_weights,
     save_checkpoint,
@@ -38,29 +39,34 @@ from utils import (
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 LEXICON_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
-LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 WINDOW = 512  # images that are sorted by width together
-SIMILAR = 12  # unknown texts that a lexicon's names are weighed against, for each image
+SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image
+SHOWN = 12  # readings in the summary
+
+Image = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
+
+
+# ----------------------------------------------------------------------------------------------- network
 
 
 @dataclass
 class Evidence:
     """What is known of one image: the greedy reading and, with a lexicon, all candidates, the greedy text first.
 
-    features: (len(candidates) + 1, lexicon.FEATURES).
+    features: (len(candidates) + 1, htr.lexicon.FEATURES).
     """
 
     text: str
     reading: Reading
     candidates: list[str]
-    features: Tensor | None
+    features: np.ndarray | None
 
 
 @dataclass
 class Reader:
-    """A trained network with all that its checkpoint says about pictures, characters and confidence.
+    """A trained network with all that its checkpoint says about images, characters and confidence.
 
-    prior and prior_calibration are there where it reads with a lexicon.
+    prior and prior_calibration are set if it reads with a lexicon.
     """
 
     model: CRNN
@@ -74,7 +80,7 @@ class Reader:
     @classmethod
     def load(cls, model_path: str | Path, device: str = "auto", lexicon: str | Path | None = None) -> "Reader":
         """Raises HTRError where the checkpoint is missing, damaged or does not fit, the device is not there, the
-        lexicon cannot be read, or nothing was fitted for one."""
+        lexicon cannot be read, or the checkpoint was never fitted for one."""
         checkpoint = load_checkpoint(model_path)
         config, alphabet = restore_settings(checkpoint, model_path)
         model = build_model(config, alphabet)
@@ -83,8 +89,8 @@ class Reader:
         fitted = checkpoint.get("lexicon")
         if lexicon is not None and fitted is None:
             raise HTRError(
-                f"{model_path} was never fitted to weigh a lexicon against what it sees: do so on labelled images, with"
-                " predict.py PATH --labels CSV --lexicon CSV --calibrate"
+                f"{model_path} was never fitted for reading with a lexicon: fit it on labelled images with predict.py"
+                " PATH --labels CSV --lexicon CSV --calibrate"
             )
         try:
             reader = cls(model.to(chosen).fuse(), alphabet, config, chosen)
@@ -92,14 +98,14 @@ class Reader:
                 reader.calibration = Calibration.restore(checkpoint["calibration"])
             if lexicon is not None:
                 trigrams = reader.calibration.trigrams
-                reader.prior = Prior(Lexicon.load(lexicon, config), trigrams, fitted["weights"])
+                reader.prior = Prior(Lexicon.load(lexicon, label_rules(config)), trigrams, fitted["weights"])
                 reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise HTRError(f"{model_path} holds a calibration that makes no sense: {error}") from error
+            raise HTRError(f"{model_path} has a calibration that makes no sense: {error}") from error
         return reader
 
     @torch.inference_mode()
-    def read(self, images: Sequence[Tensor]) -> list[Evidence]:
+    def read(self, images: Sequence[np.ndarray]) -> list[Evidence]:
         """Read grey uint8 lines (H, W_i) as one batch."""
         batch, widths = collate(images)
         with autocast(self.device):
@@ -133,19 +139,19 @@ class Reader:
             return Choice(evidence.text, probability, "", 0.0)
         choice = self.prior.choose(evidence.candidates, evidence.features)
         probability = self.prior_calibration(choice.text, choice.probability)
-        others = (1 - probability) / max(1 - choice.probability, FLOOR)  # what is left is left to the others
+        others = (1 - probability) / max(1 - choice.probability, FLOOR)  # the others share what is left
         return Choice(choice.text, probability, choice.runner_up, min(choice.runner_up_probability * others, 1.0))
 
-    def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
+    def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[Row]:
         """Read (name, path) pairs; yields a row of `columns` for each, in the order given.
 
-        Holds the pictures of a few thousand files at most, however many there are. With several processes each reads
-        every so many windows of files, and the first alone yields the rows of all.
+        Holds the images of a few thousand files at most, however many there are. With several processes each reads
+        every so many windows of files, and only the first one yields rows, those of all.
         """
         windows = [files[start : start + WINDOW] for start in range(0, len(files), WINDOW)]
         rank, world = parallel.rank(), parallel.world()
         paths = [path for window in windows[rank::world] for _, path in window]
-        images = read_images(paths, self.config, workers)
+        images = read_images(paths, geometry(self.config), workers)
         for first in range(0, len(windows), world):
             rows = []
             if first + rank < len(windows):
@@ -154,9 +160,7 @@ class Reader:
             for part in parallel.gather(rows) or []:
                 yield from part
 
-    def window_rows(
-        self, names: Sequence[str], images: Sequence[Tensor | ImageError], batch_size: int
-    ) -> list[dict[str, Any]]:
+    def window_rows(self, names: Sequence[str], images: Sequence[Image], batch_size: int) -> list[Row]:
         """A row of `columns` for each image, read in batches of similar width."""
         rows = []
         for name, image, evidence in zip(names, images, self.read_all(images, batch_size), strict=True):
@@ -174,7 +178,7 @@ class Reader:
     def columns(self) -> tuple[str, ...]:
         return COLUMNS + LEXICON_COLUMNS if self.prior else COLUMNS
 
-    def read_all(self, images: Sequence[Tensor | ImageError], batch_size: int) -> list[Evidence | None]:
+    def read_all(self, images: Sequence[Image], batch_size: int) -> list[Evidence | None]:
         """Read images in batches of similar width; None for those that could not be read.
 
         A CPU reads several batches at once, each in one thread: that wastes less than several threads on one batch.
@@ -194,12 +198,164 @@ class Reader:
         return found
 
 
+# ----------------------------------------------------------------------------------------------- reading
+
+
+@dataclass
+class Job:
+    """What to read, with what, and where to write it.
+
+    paths: images or folders. output_dir: None writes nothing. labels: a CSV of true texts. lexicon: a CSV of known
+    names. html, spreadsheet: write report.html, predictions.spreadsheet.csv. resume: keep what a stopped run had read.
+    calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that is weighed.
+    workers: threads that decode images.
+    """
+
+    model_path: str | Path
+    paths: Sequence[str | Path]
+    output_dir: str | Path | None = "output"
+    labels: str | Path | None = None
+    lexicon: str | Path | None = None
+    html: bool = False
+    spreadsheet: bool = False
+    resume: bool = False
+    calibrate: bool = False
+    device: str = "auto"
+    batch_size: int = READING_BATCH_SIZE
+    workers: int = Config.WORKERS
+
+    def __post_init__(self):
+        if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
+            raise ValueError("html, spreadsheet and resume need a folder to write to")
+
+
+@dataclass
+class Outcome:
+    """What came of a job: figures for its summary, and a few of its rows."""
+
+    job: Job
+    found: Found
+    columns: tuple[str, ...]
+    truth: Truth | None
+    least_sure: LeastSure | None
+    done: int = 0  # images with a row, of those in `found`
+    new: int = 0  # of which were read by this run, not taken over from a stopped one
+    seconds: float = 0.0
+    shown: list[Row] = field(default_factory=list)  # the first readings
+    failed: list[str] = field(default_factory=list)  # a line for each image that could not be read
+
+    def add(self, row: Row, path: Path) -> None:
+        self.done += 1
+        if self.least_sure is not None:
+            self.least_sure.add(row, path)
+        if row["ERROR"]:
+            self.failed.append(f"{printable(row['FILENAME'], 200)} {row['ERROR']}")
+        elif len(self.shown) < SHOWN:
+            self.shown.append(row)
+
+    def examples(self) -> list[str]:
+        """The first readings, a line each."""
+        lines = []
+        for row in self.shown:
+            right = {"yes": "  right", "no": f"  not {printable(row.get('TRUTH', ''))}"}.get(row.get("RIGHT"), "")
+            name, text = printable(row["FILENAME"]), printable(row["PREDICTION"])
+            lines.append(f"{name}  {text}  (confidence {row['CONFIDENCE']:.2f}){right}")
+        return lines + ["..."] * (self.done > len(self.shown) + len(self.failed))
+
+    def summary(self) -> list[str]:
+        """What was read, how fast, what was passed over, and the scores."""
+        model_path, total = Path(self.job.model_path), len(self.found.files)
+        if model_path.is_relative_to(Path.cwd()):
+            model_path = model_path.relative_to(Path.cwd())
+        read, speed = total - len(self.failed), self.new / self.seconds
+        lines = [f"read {read:,} of {total:,} images with {model_path}, {speed:.0f} images/s"]
+        if self.new < total:
+            lines.append(f"of these, read by the run before: {total - self.new:,}")
+        if self.found.others:
+            lines.append(f"files passed over, as no images: {self.found.others:,}")
+        if self.found.linked_folders:
+            lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
+        if self.truth:
+            if self.truth.repeated:
+                lines.append(f"labels for a file that had one already, passed over: {self.truth.repeated:,}")
+            lines += self.truth.comparison.lines()
+        return lines
+
+
+def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
+    """Read all images of a job and write the tables and the page that it asks for; calls `keep` with each row.
+
+    Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
+    used, and Interrupted on Ctrl-C or SIGTERM: what was read by then is kept for another job with `resume`.
+    """
+    found = find_files(job.paths)
+    if job.calibrate:
+        calibrate_on(job, found)
+    reader = Reader.load(job.model_path, job.device, job.lexicon)
+    if reader.prior:
+        print(reader.prior.lexicon.summary(reader.alphabet.knows))
+    truth = Truth(job.labels, label_rules(reader.config)) if job.labels else None
+    columns = reader.columns + (LABEL_COLUMNS if truth else ())
+    outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None)
+    with contextlib.ExitStack() as stack:
+        if parallel.rank() == 0 and job.output_dir:
+            stack.enter_context(only_reading(job.output_dir))
+        stack.enter_context(memory_advice(job.batch_size))
+        started = time.perf_counter()
+        rows = stack.enter_context(contextlib.closing(written_rows(reader, outcome)))
+        rows = tqdm(rows, "reading", len(found.files), unit="img", leave=False, disable=parallel.no_bar())
+        try:
+            for (_, path), row in zip(found.files, rows, strict=parallel.rank() == 0):
+                outcome.add(row, path)
+                keep(row)
+        except KeyboardInterrupt as stop:
+            signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
+            message = f"stopped after {outcome.done:,} of {len(found.files):,} images"
+            resumable = ": the same command with --resume reads the rest" if job.output_dir else ""
+            raise Interrupted(signum, message + resumable) from None
+        outcome.seconds = time.perf_counter() - started
+        if job.html and parallel.rank() == 0:
+            write_page(outcome)
+    return outcome
+
+
+def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
+    """The rows of a job, compared with its labels, while they are written to its tables and its journal."""
+    job, files = outcome.job, outcome.found.files
+    rank = parallel.rank()
+    journal = Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon)) if job.output_dir else None
+    before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
+    todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
+    outcome.new = len(todo)
+    fresh = reader.rows([files[n] for n in todo], job.batch_size, job.workers)
+    if rank or journal is None:  # the first process writes for all
+        yield from outcome.truth.compare(fresh) if outcome.truth else fresh
+        return
+    if not job.resume and journal.path.exists():
+        print(f"{journal.path} of a stopped run is replaced; --resume would have continued it")
+    merged = ((path, before.get(path) or next(fresh), path not in before) for _, path in files)
+    with journal.written(merged) as rows:
+        compared = outcome.truth.compare(rows) if outcome.truth else rows
+        yield from write_predictions(compared, job.output_dir, outcome.columns, job.spreadsheet)
+
+
+def write_page(outcome: Outcome) -> None:
+    """Write report.html to the job's folder."""
+    comparison = outcome.truth.comparison if outcome.truth else None
+    path, total = Path(outcome.job.output_dir, "report.html"), len(outcome.least_sure)
+    with tqdm(desc="report", total=total, unit="img", leave=False, disable=None) as bar:
+        write_report(path, outcome.least_sure, outcome.summary(), comparison, bar.update)
+
+
+# ------------------------------------------------------------------------------------------- calibration
+
+
 def fit_confidence(
     evidence: Sequence[Evidence], truths: Sequence[str], trigrams: Trigrams, lexicon: Lexicon | None
 ) -> tuple[Calibration, Prior | None, Calibration | None]:
     """What a Reader takes as calibration, prior and prior_calibration, fitted on labelled images.
 
-    The network must not have been trained on these images. `evidence` was read with a prior where there is a lexicon.
+    The network must not have been trained on these images. With a lexicon, `evidence` must have been read with a prior.
     """
     texts = [found.text for found in evidence]
     right = [text == truth for text, truth in zip(texts, truths, strict=True)]
@@ -219,7 +375,7 @@ def fit_confidence(
 
 def calibrate(
     model_path: str | Path,
-    images: Sequence[Tensor | ImageError],
+    images: Sequence[Image],
     truths: Sequence[str],
     lexicon: Lexicon | None,
     device: str,
@@ -227,8 +383,8 @@ def calibrate(
 ) -> None:
     """Fit how a checkpoint's confidence is computed, on labelled images, and write it into the checkpoint.
 
-    images: grey uint8 (H, W_i). With a lexicon, also fits how it is weighed against what the network sees, and learns
-    from it what names look like. Raises HTRError where no image can be read.
+    With a lexicon, also fits how it is weighed against what the network sees, and learns from it what names look like.
+    Raises HTRError where no image can be read.
     """
     reader = Reader.load(model_path, device)
     trigrams = reader.calibration.trigrams if reader.calibration else Trigrams({})
@@ -238,7 +394,7 @@ def calibrate(
     pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
     pairs = [(evidence, truth) for evidence, truth in pairs if evidence is not None]
     if not pairs:
-        raise HTRError("a calibration needs labelled images that can be read, and there is none")
+        raise HTRError("calibration needs labelled images that can be read, and there are none")
     calibration, prior, prior_calibration = fit_confidence(*zip(*pairs, strict=True), trigrams, lexicon)
     checkpoint = load_checkpoint(model_path) | {"calibration": calibration.state()}
     if prior is not None:
@@ -247,67 +403,16 @@ def calibrate(
     print(f"confidence calibrated on {len(pairs):,} labelled images, kept in {model_path}")
 
 
-class Found(NamedTuple):
-    """The images to read."""
-
-    files: list[tuple[str, Path]]  # (name, path) sorted by name
-    others: int  # files passed over, as their names are not those of images
-    linked_folders: int  # folders passed over, as they are links
-
-
-def find_files(paths: Iterable[str | Path]) -> Found:
-    """The images that `paths` name or hold.
-
-    A name is the path relative to the folder given, or an image's path as it was given. Folders that cannot be searched
-    are among the images, so that they have their row. Raises HTRError where a path does not exist or nothing is found.
-    """
-    found, others, linked = [], 0, 0
-    for path in map(Path, paths):
-        if path.is_dir():
-            listing = list_files(path)
-            images = [name for name in listing.files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-            others += len(listing.files) - len(images)
-            linked += len(listing.linked_folders)
-            found += [(file_name(name), path / name) for name in images + listing.odd_folders]
-        elif path.exists():
-            found.append((file_name(path.as_posix()), path))
-        else:
-            raise HTRError(f"there is no image or folder {path}")
-    if not found:
-        raise HTRError(
-            f"no images in {', '.join(map(str, paths))}; looked for {' '.join(sorted(IMAGE_SUFFIXES))} in it and below"
-        )
-    return Found(sorted(found), others, linked)
-
-
-class Truth:
-    """Labels to compare readings with: fills in LABEL_COLUMNS, and adds up what `comparison` tells.
-
-    Labels are cleaned as in training; blank and ignored ones do not count. A row is matched by its FILENAME, or by the
-    last part of it; of several labels for a file the first counts. An image that could not be read counts as read with
-    no text.
-    """
-
-    def __init__(self, labels_csv: str | Path, config: Config):
-        table = read_labels(labels_csv)
-        ignored = {"", *(clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS)}
-        texts = (clean_label(label, config.UPPERCASE) for label in table["IDENTITY"])
-        self.labels: dict[str, str] = {}
-        self.repeated = 0  # rows that name a file again
-        for name, text in zip(table["FILENAME"], texts, strict=True):
-            if text not in ignored:
-                self.repeated += name in self.labels
-                self.labels.setdefault(name, text)
-        self.comparison = Comparison()
-
-    def of(self, name: str) -> str | None:
-        """The true text of the image called `name`, where there is one."""
-        return self.labels.get(name, self.labels.get(name.rsplit("/", 1)[-1]))
-
-    def compare(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for row in rows:
-            truth, values = self.of(row["FILENAME"]), ("", "", "")
-            if truth is not None:
-                edits = self.comparison.add(row["FILENAME"], row["PREDICTION"], row["CONFIDENCE"] or 0.0, truth)
-                values = (truth, "no" if edits else "yes", edits)
-            yield row | dict(zip(LABEL_COLUMNS, values, strict=True))
+def calibrate_on(job: Job, found: Found) -> None:
+    """Calibrate a job's checkpoint on those of its images that have a label."""
+    if parallel.world() > 1:
+        raise HTRError("--calibrate needs a single process: run it without torchrun")
+    settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
+    rules = label_rules(settings)
+    truth = Truth(job.labels, rules)
+    labelled = [(path, truth.of(name)) for name, path in found.files if truth.of(name) is not None]
+    images = read_images([path for path, _ in labelled], geometry(settings), job.workers)
+    lexicon = Lexicon.load(job.lexicon, rules) if job.lexicon else None
+    texts = [text for _, text in labelled]
+    with only_training(job.model_path):
+        calibrate(job.model_path, list(images), texts, lexicon, job.device, job.batch_size)

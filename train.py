@@ -3,8 +3,8 @@
     python train.py --data-dir DIR     # the Kaggle dataset: 5,000 random samples, 10 epochs
     python train.py --demo             # drawn names, no download
 
-Keeps the state of lowest validation loss in htr_crnn_mini.pth, and beside it what continue_train.py goes on from
-(.last.pth), a row an epoch (.history.csv) and learning curves (.curves.png).
+Keeps the weights of lowest validation loss in htr_crnn_mini.pth and, beside it, the state that continue_train.py
+continues from (.last.pth), a table with a row per epoch (.history.csv) and learning curves (.curves.png).
 """
 
 import argparse
@@ -13,7 +13,8 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from config import DEMO, Config, add_flags, run, typed_settings
+from config import DEMO, Config, add_flags, typed_settings
+from htr.scripts import run
 
 
 def main() -> int:
@@ -27,17 +28,17 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    import parallel  # after parsing, so that --help answers at once
+    from htr import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes():
         return train(config, args.demo, args.dry_run)
 
 
 def train(config: Config, demo: bool, only_check: bool) -> int:
-    import parallel
-    from synthetic import draw_dataset
-    from training import describe, dry_run, fit, load_data, new_state, only_training
-    from utils import choose_device
+    from htr import parallel
+    from htr.synthetic import draw_dataset
+    from training import describe, dry_run, fit, load_data, new_state
+    from utils import choose_device, only_training
 
     device = choose_device(config.DEVICE)
     with contextlib.ExitStack() as stack:
@@ -56,7 +57,7 @@ def train(config: Config, demo: bool, only_check: bool) -> int:
             dry_run(state, train_lines, validation_lines)
             return 0
         if Path(config.MINI_MODEL_PATH).exists():
-            print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to go on from it use continue_train.py")
+            print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to continue it, use continue_train.py")
         fit(state, train_lines, validation_lines, config.EPOCHS)
     return 0
 

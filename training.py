@@ -1,10 +1,8 @@
-"""The training loop, validation and learning curves: what train.py and continue_train.py share."""
+"""The training loop and validation: what train.py and continue_train.py share."""
 
 import contextlib
 import copy
-import csv
 import dataclasses
-import math
 import os
 import signal
 import time
@@ -19,49 +17,41 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-import parallel
-from augmentation import augment, augmented_share
-from config import Config, HTRError, Interrupted
+from config import Config
 from dataset import (
     IN_MEMORY,
-    Alphabet,
     Lines,
     batches_by_width,
     find_labels,
+    label_rules,
     load_lines,
     padded_width,
     to_ink,
 )
-from files import only_writer, whole_file
-from lexicon import Lexicon
+from htr import parallel
+from htr.augmentation import Strengths, augment, augmented_share
+from htr.curves import HISTORY_COLUMNS, draw_curves, write_history
+from htr.labels import Alphabet
+from htr.lexicon import Lexicon
+from htr.packed import PackedImages
+from htr.scores import Score
+from htr.scripts import HTRError, Interrupted
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
-from pictures import Pictures
 from reading import calibrate
-from utils import Score, autocast, build_model, load_checkpoint, memory_advice, restore_weights, save_checkpoint
+from utils import (
+    autocast,
+    build_model,
+    last_path,
+    load_checkpoint,
+    memory_advice,
+    previous_path,
+    restore_weights,
+    save_checkpoint,
+)
 
-MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that are of no use elsewhere
-HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
-
-
-MOST_SKIPPED = 10  # steps in a row whose gradient is not finite, after which training stops
-
-
-def last_path(model_path: str | Path) -> Path:
-    """Where the state to go on from is kept: htr_crnn_mini.pth -> htr_crnn_mini.last.pth."""
-    return Path(model_path).with_suffix(".last.pth")
-
-
-def previous_path(model_path: str | Path) -> Path:
-    """Where the state before the last one is kept: htr_crnn_mini.pth -> htr_crnn_mini.previous.pth."""
-    return Path(model_path).with_suffix(".previous.pth")
-
-
-def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Be the only run that trains `model_path`; see `only_writer`. Of several processes the first one locks for all."""
-    if parallel.rank():
-        return contextlib.nullcontext()
-    suffixes = (".last.pth", ".previous.pth", ".history.csv", ".curves.png")
-    return only_writer(model_path, *(Path(model_path).with_suffix(suffix) for suffix in suffixes))
+MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that mean nothing on another machine
+MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
+LOOK_EVERY = 16  # batches after which a GPU, or several processes, are asked how they are doing
 
 
 # ------------------------------------------------------------------------------------------------- state
@@ -69,10 +59,10 @@ def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[N
 
 @dataclass
 class State:
-    """All that a run needs to go on bit for bit where it stopped.
+    """All that a run needs to continue where it stopped, bit for bit.
 
     `network` computes with the weights of `model`, in step with other processes; `average` is their running average.
-    No random state is kept: what a step draws depends on the seed, the step and the process alone.
+    No random state is kept: the random numbers of a step depend only on the seed, the step and the process.
     """
 
     config: Config
@@ -83,18 +73,18 @@ class State:
     average: CRNN
     optimizer: torch.optim.Optimizer
     scheduler: ReduceLROnPlateau
-    scaler: torch.amp.GradScaler  # scales by 1; leaves out the steps whose gradient is not finite
-    skipped: Tensor  # (), how many such steps there were in this epoch, counted on the device
-    skipped_in_a_row: Tensor  # (), how many such steps came last
+    scaler: torch.amp.GradScaler  # scales by 1; skips the steps whose gradient is not finite
+    skipped: Tensor  # (), the number of such steps in this epoch, counted on the device
+    skipped_in_a_row: Tensor  # (), the number of such steps since the last good one
     epoch: int = 0  # finished epochs
     steps: int = 0  # finished optimizer steps, of all epochs
-    batches_done: int = 0  # of the epoch under way
+    batches_done: int = 0  # of the epoch in progress
     loss_sum: float = 0.0  # over the images of those batches
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
 
     def best_checkpoint(self) -> dict[str, Any]:
-        """What prediction needs; it can be passed on, and tells nothing of the machine it was trained on."""
+        """What prediction needs; it can be shared, and says nothing about the machine it was trained on."""
         config = {name: value for name, value in dataclasses.asdict(self.config).items() if name not in MACHINE}
         return {
             "config": config,
@@ -105,6 +95,7 @@ class State:
         }
 
     def last_checkpoint(self) -> dict[str, Any]:
+        """What `restore_state` needs."""
         return {
             "config": dataclasses.asdict(self.config),
             "alphabet": self.alphabet.characters,
@@ -122,7 +113,7 @@ class State:
 
 
 def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State:
-    """A run at its start; seeds torch's random state."""
+    """A run at its start. Seeds torch's random state."""
     torch.manual_seed(config.SEED)
     model = build_model(config, alphabet).to(device)
     average = copy.deepcopy(model)
@@ -133,7 +124,7 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
         decoupled_weight_decay=True,  # Loshchilov and Hutter 2019, arXiv:1711.05101
         fused=device.type != "mps",
     )
-    # Once a cycle at most: a cycle that starts again is worse than the end of the one before, until its rate falls.
+    # Once per cycle at most: a new cycle is worse than the end of the one before, until its rate falls.
     rest = max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
     scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE, cooldown=rest)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0)
@@ -144,7 +135,7 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
 def restore_state(
     checkpoint: dict[str, Any], config: Config, alphabet: Alphabet, device: torch.device, path: str | Path
 ) -> State:
-    """The run that `checkpoint` was saved from. Raises HTRError where parts are missing or do not fit."""
+    """The run that `checkpoint` was saved from. Raises HTRError where parts of it are missing or do not fit."""
     state = new_state(config, alphabet, device)
     try:
         restore_weights(state.model, checkpoint["model"], path)
@@ -154,12 +145,12 @@ def restore_state(
         for name in ("epoch", "steps", "batches_done", "loss_sum", "best_loss", "history"):
             setattr(state, name, checkpoint[name])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise HTRError(f"{path} holds no complete state to go on from: {error}") from error
+        raise HTRError(f"{path} holds no complete state to continue from: {error}") from error
     return state
 
 
 def load_last(model_path: str | Path) -> dict[str, Any]:
-    """The checkpoint to go on from: the last one or, where that is damaged, the one before, which then takes its place.
+    """The checkpoint to continue from: the last one or, if that is damaged, the one before, which then replaces it.
 
     Raises HTRError where there is neither.
     """
@@ -172,13 +163,13 @@ def load_last(model_path: str | Path) -> dict[str, Any]:
                 checkpoint = load_checkpoint(previous)
             except HTRError:
                 raise error from None
-            print(f"{error}; going on from the state before it, {previous}")
+            print(f"{error}; continuing from the state before it, {previous}")
             os.replace(previous, path)
             return checkpoint
 
 
 def save_state(state: State) -> None:
-    """Keep the state to go on from, and the one before it. The first process does it for all."""
+    """Keep the state to continue from, and the one before it. The first process does it for all."""
     if parallel.rank() == 0:
         model_path = state.config.MINI_MODEL_PATH
         save_checkpoint(state.last_checkpoint(), last_path(model_path), previous_path(model_path))
@@ -190,7 +181,7 @@ def save_state(state: State) -> None:
 def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, Lines, Alphabet]:
     """Training lines, validation lines and the alphabet, by default that of the training texts; says what is left out.
 
-    Raises HTRError where a training text has characters that a given alphabet lacks.
+    Raises HTRError where a training text has characters that the given alphabet lacks.
     """
 
     def fits(text: str, width: int) -> bool:
@@ -215,17 +206,17 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     if unwritable:
         print(
             f"validation: {len(unwritable)} labels hold characters that no training label has ({unwritable[0]!r}): they"
-            " count in CER and exact match, not in the loss"
+            " count in CER and exact match, but not in the loss"
         )
     return train_lines, validation_lines, alphabet
 
 
 def make_batch(lines: Lines, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, list[str]]:
-    """images (N, 1, H, W) of ink on the device, widths (N,) in pixels, texts."""
+    """Returns images (N, 1, H, W) of ink on the device, widths (N,) in pixels on the CPU, and texts."""
     widths = [lines.images.widths[i] for i in indices]
     images = lines.images.batch(indices, padded_width(widths))
     if device.type == "cuda" and not images.is_cuda:
-        images = images.pin_memory()  # only then the copy does not wait
+        images = images.pin_memory()  # or the copy would not be asynchronous
     return to_ink(images.to(device, non_blocking=True)), torch.tensor(widths), [lines.texts[i] for i in indices]
 
 
@@ -236,13 +227,11 @@ def make_batch(lines: Lines, indices: Sequence[int], device: torch.device) -> tu
 def validate(
     model: CRNN, lines: Lines, alphabet: Alphabet, device: torch.device, batch_size: int
 ) -> tuple[float, Score]:
-    """Mean CTC loss of the images whose text the alphabet can write, in nats an image, and the scores of all."""
+    """The mean CTC loss of the images whose text the alphabet can write, in nats per image, and the scores of all."""
     model.eval()
     order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    sums = torch.zeros(
-        len(batches), 6, dtype=torch.float64
-    )  # a row a batch, so that any number of processes adds alike
+    sums = torch.zeros(len(batches), 6, dtype=torch.float64)  # a row per batch: any number of processes sums alike
     for n in range(parallel.rank(), len(batches), parallel.world()):
         images, widths, texts = make_batch(lines, batches[n], device)
         with autocast(device):
@@ -272,7 +261,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second signal ends the process at once."""
+    """Collect SIGINT and SIGTERM instead of ending on them; a second signal ends the process at once."""
     received: list[int] = []
 
     def note(signum, frame):
@@ -289,11 +278,11 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def cooldown(position: float, cycle: int, share: float) -> float:
-    """What the learning rate is multiplied by `position` epochs after the start, in cycles of `cycle` epochs.
+    """The factor of the learning rate `position` epochs after the start, in cycles of `cycle` epochs.
 
-    It stays at first, falls linearly to 0 in the last `share` of a cycle (Hägele et al. 2024, arXiv:2405.18392), and
-    starts again (Loshchilov and Hutter 2017, arXiv:1608.03983). It depends on the position alone, not on how many
-    epochs are planned, so that a run can be trained in parts. With `cycle` 0 it stays.
+    It is constant at first, falls linearly to 0 over the last `share` of a cycle (Hägele et al. 2024,
+    arXiv:2405.18392), and starts again (Loshchilov and Hutter 2017, arXiv:1608.03983). It depends on the position
+    alone, not on the number of epochs planned, so that a run can be trained in parts. With `cycle` 0 it is constant.
     """
     return min(1.0, (1 - (position % cycle) / cycle) / share) if cycle else 1.0
 
@@ -305,9 +294,9 @@ def train_batch(
 
     Returns the CTC losses (N,) of its images, in nats.
 
-    With several processes each has its share of the batch, and `weight` is that share times their number: the mean of
-    their gradients is then that of the whole batch. Where the gradient is not finite, weights and statistics stay as
-    they are; that is found out where the gradient is, so that the CPU does not wait for a GPU.
+    With several processes each has a share of the batch, and `weight` is that share times their number, so that the
+    mean of their gradients is that of the whole batch. Where the gradient is not finite, weights and statistics stay as
+    they are; this is decided on the device, so that the CPU does not wait for a GPU.
     """
     config = state.config
     statistics = [buffer for buffer in state.model.buffers() if buffer.is_floating_point()]
@@ -332,83 +321,124 @@ def train_batch(
         buffer.copy_(torch.where(finite, buffer, old))
     state.skipped_in_a_row = torch.where(finite, 0, state.skipped_in_a_row + 1)
     state.skipped = state.skipped + ~finite
-    # A short memory at first, so that the average does not remember the random start.
+    # A short memory at first, so that the average forgets the random initialisation.
     update_average(state.average, state.model, min(config.EMA_DECAY, (1 + state.steps) / (10 + state.steps)))
     state.steps += 1
     return losses.detach()
 
 
 def seed_step(state: State) -> None:
-    """Make what the next step draws depend on the seed, the step and the process alone."""
+    """Make the random numbers of the next step depend on the seed, the step and the process alone."""
     torch.manual_seed((state.config.SEED * 1_000_003 + state.steps) * 4096 + parallel.rank())
 
 
-def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
-    """Train on the batches of the epoch under way that are still to do.
+def strengths(config: Config) -> Strengths:
+    """How strongly to augment."""
+    return Strengths(
+        config.ROTATION, config.SHEAR, config.SHRINK, config.NEIGHBOURS, config.BRIGHTNESS, config.CONTRAST
+    )
 
-    Counts in `state`, and saves it every so many minutes. Returns False where it ended early because `stop` was filled,
-    here or in another process. Raises HTRError where the gradient stays without a finite value.
+
+def train_share(state: State, lines: Lines, batch: Sequence[int], pace: float) -> Tensor:
+    """One optimizer step on this process's share of a batch, augmented. Returns the CTC losses of the share, in nats.
+
+    Every process takes part in every step: one without a share runs an image whose weight is 0.
     """
-    config, rank, world = state.config, parallel.rank(), parallel.world()
+    seed_step(state)
+    share, world = batch[parallel.rank() :: parallel.world()], parallel.world()
+    images, widths, texts = make_batch(lines, share or batch[:1], state.device)
+    augmented = augmented_share(state.steps, pace, state.config.AUGMENT_STEPS)
+    images = augment(images, widths, strengths(state.config), augmented)
+    return train_batch(state, images, widths, texts, len(share) * world / len(batch), pace)[: len(share)]
+
+
+class LossSum:
+    """The sum of the losses of an epoch's images, over all processes.
+
+    It is added up where the losses are computed: looking at them would make the CPU wait for a GPU.
+    """
+
+    def __init__(self, state: State):
+        device = "cpu" if state.device.type == "mps" else state.device  # MPS has no float64
+        self.sum = torch.tensor(0.0 if parallel.rank() else state.loss_sum, dtype=torch.float64, device=device)
+
+    def add(self, losses: Tensor) -> None:
+        self.sum += losses.nan_to_num(0, 0, 0).sum().to(self.sum.device)
+
+    def total(self) -> float:
+        return float(parallel.all_sum(self.sum.to("cpu", copy=True)))
+
+
+def stop_if_diverged(state: State, losses: LossSum) -> None:
+    """Raise HTRError, with the state saved, after too many steps in a row without a finite gradient."""
+    if int(state.skipped_in_a_row) >= MOST_SKIPPED:
+        state.loss_sum = losses.total()
+        save_state(state)
+        raise HTRError(
+            f"the last {MOST_SKIPPED} steps had no finite gradient and were skipped: continue from the saved state with"
+            f" continue_train.py and a --learning-rate below {state.optimizer.param_groups[0]['lr']:.1e}, or a smaller"
+            " --grad-clip"
+        )
+
+
+def epoch_bar(state: State, lines: Lines, batches: Sequence[Sequence[int]]) -> tqdm:
+    """A progress bar over the images of an epoch, from the first batch that is still to do."""
+    bar = tqdm(total=len(lines), unit="img", leave=False, disable=parallel.no_bar())
+    bar.set_description(f"epoch {state.epoch + 1}")
+    bar.update(sum(map(len, batches[: state.batches_done])))
+    return bar
+
+
+def show_figures(bar: tqdm, state: State, losses: Tensor, pace: float) -> None:
+    """Show the loss, the last CER and the learning rate beside a progress bar, once every 20 batches."""
+    if not bar.disable and state.batches_done % 20 == 0:
+        cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
+        rate = pace * state.optimizer.param_groups[0]["lr"]
+        bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=f"{rate:.1e}", refresh=False)
+
+
+def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
+    """Train on the remaining batches of the epoch in progress.
+
+    Counts them in `state`, and saves it every SAVE_EVERY minutes. Returns False if it ended early because `stop` was
+    filled, here or in another process. Raises HTRError where no gradient is finite any more.
+    """
+    config = state.config
     batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)
-    cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
-    rate = state.optimizer.param_groups[0]["lr"]
-    # Added up where it is computed: to look at it would make the CPU wait for the GPU.
-    loss_sum = torch.tensor(0.0 if rank else state.loss_sum, dtype=torch.float64)
-    loss_sum = loss_sum.to("cpu" if state.device.type == "mps" else state.device)
-
-    def count_losses() -> None:
-        state.loss_sum = float(parallel.all_sum(loss_sum.to("cpu", copy=True)))
-
-    save_every = 60 * config.SAVE_EVERY or float("inf")
+    loss_sum, save_every = LossSum(state), 60 * config.SAVE_EVERY or float("inf")
     stopped, saved = False, time.monotonic()
     state.model.train()
-    with tqdm(total=len(lines), unit="img", leave=False, disable=parallel.no_bar()) as bar:
-        bar.set_description(f"epoch {state.epoch + 1}")
-        bar.update(sum(map(len, batches[: state.batches_done])))
+    with epoch_bar(state, lines, batches) as bar:
         for batch in batches[state.batches_done :]:
-            seed_step(state)
-            mine = batch[rank::world]
-            # Every process takes part in every step.
-            images, widths, texts = make_batch(lines, mine or batch[:1], state.device)
             position = state.epoch + state.batches_done / len(batches)
             pace = cooldown(position, config.LR_CYCLE, config.LR_COOLDOWN)
-            images = augment(images, widths, config, augmented_share(state.steps, pace, config))
-            losses = train_batch(state, images, widths, texts, len(mine) * world / len(batch), pace)
-            if mine:
-                loss_sum += losses.nan_to_num(0, 0, 0).sum().to(loss_sum.device)
+            losses = train_share(state, lines, batch, pace)
+            loss_sum.add(losses)
             state.batches_done += 1
             bar.update(len(batch))
-            if not bar.disable and state.batches_done % 20 == 0:
-                bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=f"{pace * rate:.1e}", refresh=False)
-            sometimes = state.batches_done % 16 == 0
-            if (sometimes or state.device.type == "cpu") and int(state.skipped_in_a_row) >= MOST_SKIPPED:
-                count_losses()
-                save_state(state)
-                raise HTRError(
-                    f"the last {MOST_SKIPPED} steps had no finite gradient and were left out: go on from the saved"
-                    f" state with continue_train.py and a --learning-rate below {rate:.1e}, or a smaller --grad-clip"
-                )
-            if sometimes or world == 1:
-                due = rank == 0 and time.monotonic() - saved > save_every
-                stopped, due = parallel.all_sum(torch.tensor([bool(stop), due], dtype=torch.int64)).bool().tolist()
+            show_figures(bar, state, losses, pace)
+            regularly = state.batches_done % LOOK_EVERY == 0
+            if regularly or state.device.type == "cpu":
+                stop_if_diverged(state, loss_sum)
+            if regularly or parallel.world() == 1:
+                due = parallel.rank() == 0 and time.monotonic() - saved > save_every
+                stopped, due = parallel.any_process(bool(stop), due)
                 if stopped:
                     break
                 if due:
-                    count_losses()
+                    state.loss_sum, saved = loss_sum.total(), time.monotonic()
                     save_state(state)
-                    saved = time.monotonic()
-    count_losses()
-    return not (stopped or parallel.all_agree(bool(stop)))
+    state.loss_sum = loss_sum.total()
+    return not any(parallel.any_process(stopped, bool(stop)))
 
 
 def dry_run(state: State, train_lines: Lines, validation_lines: Lines) -> None:
-    """One batch through training and validation; says what came out and writes nothing."""
+    """Run one batch through training and validation; prints the losses and writes nothing."""
     size = min(state.config.BATCH_SIZE, len(train_lines))
     losses = train_batch(state, *make_batch(train_lines, range(size), state.device))
     few = Lines(
         validation_lines.filenames[:size],
-        Pictures.of(validation_lines.images[i] for i in range(min(size, len(validation_lines)))),
+        PackedImages.of(validation_lines.images[i] for i in range(min(size, len(validation_lines)))),
         validation_lines.texts[:size],
         validation_lines.counts,
     )
@@ -429,59 +459,31 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     """Train until `epochs` epochs are finished, keeping after each the last state and the best weights.
 
     Writes the checkpoint of lowest validation loss, the last state, history.csv and curves.png beside
-    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, where SIGINT or SIGTERM came, and HTRError where the
-    losses are not finite or the memory is too small.
+    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, on SIGINT or SIGTERM, and HTRError where the losses are
+    not finite or memory runs out.
     """
-    config = state.config
-    best_path = Path(config.MINI_MODEL_PATH)
-    if state.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(state.device)
-        if train_lines.images.data.numel() < free / 4:
-            train_lines.images = train_lines.images.to(state.device)
-    if parallel.rank() == 0:  # a run can go on from its first step
-        save_state(state)
-        write_history(state.history, best_path.with_suffix(".history.csv"))
+    config, best_path = state.config, Path(state.config.MINI_MODEL_PATH)
+    keep_on_gpu(train_lines, state.device)
+    save_progress(state)  # so that a run can be continued from its first step on
     with stop_requests() as stop, memory_advice(config.BATCH_SIZE):
-        while not (stopped := parallel.all_agree(bool(stop))) and state.epoch < epochs:
+        while not (stopped := any(parallel.any_process(bool(stop)))) and state.epoch < epochs:
             started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
             if not train_epoch(state, train_lines, stop):
                 save_state(state)
                 stopped = True
                 break
             speed = (len(train_lines) - images_before) / (time.perf_counter() - started)
-            parallel.take_weights(state.average)  # statistics of BatchNorm are each process's own
-            loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
-
-            pace = cooldown(state.epoch, config.LR_CYCLE, config.LR_COOLDOWN)
-            learning_rate = pace * state.optimizer.param_groups[0]["lr"]
-            state.epoch += 1
-            values = (state.epoch, state.loss_sum / len(train_lines), loss, score.cer, score.exact, learning_rate)
-            state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
-            state.batches_done, state.loss_sum = 0, 0.0
-            state.scheduler.step(loss)
-            best = loss < state.best_loss
-            if best:
-                state.best_loss = loss
-            if parallel.rank() == 0:
-                if best:
-                    save_checkpoint(state.best_checkpoint(), best_path)
-                save_state(state)
-                write_history(state.history, best_path.with_suffix(".history.csv"))
-            print(
-                f"epoch {state.epoch}/{epochs}: train loss {values[1]:.3f}, validation loss {loss:.3f},"
-                f" CER {score.cer:.4f}, exact {score.exact:.4f}, lr {learning_rate:.1e},"
-                f" {speed:.0f} images/s{', best so far' if best else ''}",
-                flush=True,
-            )
+            best = end_epoch(state, len(train_lines), validation_lines)
+            print(f"epoch {state.epoch}/{epochs}: {epoch_line(state.history[-1], speed, best)}", flush=True)
             if int(state.skipped):
-                print(f"epoch {state.epoch}: {int(state.skipped)} steps left out, as their gradient was not finite")
+                print(f"epoch {state.epoch}: {int(state.skipped)} steps skipped because their gradient was not finite")
             state.skipped = torch.zeros_like(state.skipped)
     if stopped:
         batches = f" and {state.batches_done} batches" if state.batches_done else ""
         raise Interrupted(
             stop[0] if stop else signal.SIGTERM,  # where another process got it
-            f"stopped after {state.epoch} of {epochs} epochs{batches}; the state is saved: go on with continue_train.py"
-            " --finish, or without it for more epochs",
+            f"stopped after {state.epoch} of {epochs} epochs{batches}; the state is saved: continue with"
+            " continue_train.py --finish, or without --finish for more epochs",
         )
     if state.best_loss == float("inf"):
         raise HTRError("no epoch had a finite validation loss, so no weights were kept: use a lower --learning-rate")
@@ -491,57 +493,66 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     print(f"best validation loss {state.best_loss:.3f}, kept in {best_path}")
 
 
+def keep_on_gpu(lines: Lines, device: torch.device) -> None:
+    """Move the images to the memory of a GPU where they take less than a quarter of what is free."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if lines.images.data.numel() < free / 4:
+            lines.images = lines.images.to(device)
+
+
+def save_progress(state: State) -> None:
+    """Save the state and write the history. The first process does it for all."""
+    save_state(state)
+    if parallel.rank() == 0:
+        write_history(state.history, Path(state.config.MINI_MODEL_PATH).with_suffix(".history.csv"))
+
+
+def end_epoch(state: State, images: int, validation_lines: Lines) -> bool:
+    """Validate after an epoch of that many training images, and save what came of it.
+
+    Returns whether its validation loss is the lowest so far; these weights are kept.
+    """
+    config = state.config
+    parallel.take_weights(state.average)  # each process has its own BatchNorm statistics
+    loss, score = validate(state.average, validation_lines, state.alphabet, state.device, config.BATCH_SIZE)
+    pace = cooldown(state.epoch, config.LR_CYCLE, config.LR_COOLDOWN)  # at the start of the epoch
+    learning_rate = pace * state.optimizer.param_groups[0]["lr"]
+    state.epoch += 1
+    values = (state.epoch, state.loss_sum / images, loss, score.cer, score.exact, learning_rate)
+    state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+    state.batches_done, state.loss_sum = 0, 0.0
+    state.scheduler.step(loss)
+    best = loss < state.best_loss
+    if best:
+        state.best_loss = loss
+        if parallel.rank() == 0:
+            save_checkpoint(state.best_checkpoint(), config.MINI_MODEL_PATH)
+    save_progress(state)
+    return best
+
+
+def epoch_line(row: dict[str, float], speed: float, best: bool) -> str:
+    """What to print of an epoch."""
+    return (
+        f"train loss {row['train_loss']:.3f}, validation loss {row['val_loss']:.3f}, CER {row['val_cer']:.4f},"
+        f" exact {row['val_exact']:.4f}, lr {row['learning_rate']:.1e}, {speed:.0f} images/s"
+        + (", best so far" if best else "")
+    )
+
+
 def check_best(state: State) -> None:
-    """Where the best weights so far cannot be loaded, say so, and let those of the next epoch take their place."""
+    """If the best weights so far cannot be loaded, say so, and let those of the next epoch replace them."""
     if state.best_loss < float("inf"):
         try:
             load_checkpoint(state.config.MINI_MODEL_PATH)
         except HTRError as error:
-            print(f"{error}; the weights of the next epoch will take the place of the best so far")
+            print(f"{error}; the weights of the next epoch will replace the best so far")
             state.best_loss = float("inf")
 
 
 def calibrate_on_validation(config: Config, lines: Lines) -> None:
-    """Fit the confidence of the best weights on the validation lines, and how a lexicon is weighed: all training labels
-    of the dataset take the part of one."""
-    known = Lexicon.load(find_labels(config.DATA_DIR, "train"), config)
+    """Calibrate the confidence of the best weights on the validation lines, and the weighing of a lexicon, for which
+    all training labels of the dataset stand in."""
+    known = Lexicon.load(find_labels(config.DATA_DIR, "train"), label_rules(config))
     calibrate(config.MINI_MODEL_PATH, lines.images, lines.texts, known, config.DEVICE, config.BATCH_SIZE)
-
-
-# ----------------------------------------------------------------------------------------------- history
-
-
-def write_history(history: Sequence[dict[str, float]], path: Path) -> None:
-    """One row an epoch; losses in nats an image."""
-    with whole_file(path, newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Losses, CER and exact match, and learning rate by epoch, the best epoch marked."""
-    from matplotlib.figure import Figure  # slow to import, used once
-
-    epochs = [row["epoch"] for row in history]
-    best = min(history, key=lambda row: (math.isnan(row["val_loss"]), row["val_loss"]))["epoch"]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
-    for axes, title, columns in zip(
-        panels,
-        ("CTC loss (nats an image)", "validation", "learning rate"),
-        (("train_loss", "val_loss"), ("val_cer", "val_exact"), ("learning_rate",)),
-        strict=True,
-    ):
-        for column in columns:
-            axes.plot(epochs, [row[column] for row in history], marker=".", label=column.replace("_", " "))
-        axes.axvline(best, color="grey", linestyle=":", label=f"best epoch ({best})")
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    panels[0].set_ylim(bottom=0)
-    panels[1].set_ylim(0, 1)
-    panels[2].set_yscale("log")
-    with whole_file(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)

@@ -1,4 +1,4 @@
-"""What training and prediction share: scores, the device, checkpoints."""
+"""What training and prediction share: the device, and checkpoints with the network and the settings in them."""
 
 import contextlib
 import dataclasses
@@ -6,62 +6,33 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from rapidfuzz.distance import Levenshtein
 
-import parallel
-from config import Config, HTRError
-from dataset import Alphabet
-from files import whole_file
+from config import Config
+from htr import parallel
+from htr.files import only_writer, whole_file
+from htr.labels import Alphabet
+from htr.scripts import HTRError
 from model import CRNN
 
 FORMAT = "htr-crnn"
-VERSION = 1
+VERSION = 1  # of the checkpoints that this program writes; see `upgrade`
 
 
-@dataclass
-class Score:
-    """CER (all edits / all reference characters) and exact match, over the pairs added so far."""
-
-    edits: int = 0
-    characters: int = 0
-    right: int = 0
-    images: int = 0
-
-    def add(self, reference: str, reading: str) -> int:
-        """Count one pair; returns its edit distance (Levenshtein)."""
-        edits = Levenshtein.distance(reference, reading)
-        self.edits += edits
-        self.characters += len(reference)
-        self.right += edits == 0
-        self.images += 1
-        return edits
-
-    @property
-    def cer(self) -> float:
-        return self.edits / max(1, self.characters)
-
-    @property
-    def exact(self) -> float:
-        return self.right / max(1, self.images)
-
-    def __str__(self) -> str:
-        right = f"{self.right:,} of {self.images:,} labelled images"
-        return f"CER {self.cer:.4f}, exact match {self.exact:.4f} ({right})"
+# ------------------------------------------------------------------------------------------------ device
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises HTRError where it is not there."""
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises HTRError where there is none."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in available.items() if there)
     if not available[name]:
-        raise HTRError(f"this machine offers PyTorch no {name} device: leave --device out, or use --device cpu")
+        raise HTRError(f"PyTorch finds no {name} device on this machine: leave --device out, or use --device cpu")
     return torch.device(name, parallel.local_rank()) if name == "cuda" else torch.device(name)
 
 
@@ -83,7 +54,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 @contextlib.contextmanager
 def memory_advice(batch_size: int) -> Iterator[None]:
-    """Turn a lack of memory into an HTRError that says which batch size to try."""
+    """Turn an out-of-memory error into an HTRError that says which batch size to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -91,12 +62,29 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         if not lacking:
             raise
         raise HTRError(
-            f"there is not memory enough for batches of {batch_size} images: train or read with --batch-size"
-            f" {max(1, batch_size // 2)}"
+            f"out of memory with batches of {batch_size} images: try --batch-size {max(1, batch_size // 2)}"
         ) from error
 
 
 # ------------------------------------------------------------------------------------------- checkpoints
+
+
+def last_path(model_path: str | Path) -> Path:
+    """Where the state to continue from is kept: htr_crnn_mini.pth -> htr_crnn_mini.last.pth."""
+    return Path(model_path).with_suffix(".last.pth")
+
+
+def previous_path(model_path: str | Path) -> Path:
+    """Where the state before the last one is kept: htr_crnn_mini.pth -> htr_crnn_mini.previous.pth."""
+    return Path(model_path).with_suffix(".previous.pth")
+
+
+def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only run that writes `model_path`; see `only_writer`. Of several processes the first locks for all."""
+    if parallel.rank():
+        return contextlib.nullcontext()
+    suffixes = (".last.pth", ".previous.pth", ".history.csv", ".curves.png")
+    return only_writer(model_path, *(Path(model_path).with_suffix(suffix) for suffix in suffixes))
 
 
 def checksum(data: bytes) -> bytes:
@@ -104,9 +92,9 @@ def checksum(data: bytes) -> bytes:
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike, previous: Path | None = None) -> None:
-    """Write a dict of tensors and plain values, whole or not at all.
+    """Write a dict of tensors and plain values, as a whole or not at all.
 
-    The file is what `torch.save` makes, a ZIP archive; its comment is the checksum of all that stands before. The file
+    The file is what `torch.save` makes, a ZIP archive; its comment is the checksum of everything before it. The file
     that it replaces is kept as `previous` where that is given.
     """
     buffer = io.BytesIO()
@@ -118,9 +106,10 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike, previou
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, never running code from it.
+    """Load a checkpoint onto the CPU, without ever running code from it, and bring it up to date.
 
-    Raises HTRError, naming the file and the cause, where it is not one of ours or is damaged.
+    Raises HTRError, naming the file and the cause, where it is not one of ours, is damaged, or is newer than this
+    program.
     """
     try:
         file = Path(path).read_bytes()
@@ -132,17 +121,39 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     end = len(file) - len(comment) - 2
     data, length, found = file[: max(end, 0)], file[max(end, 0) : -len(comment)], file[-len(comment) :]
     if length != len(comment).to_bytes(2, "little") or found != checksum(data):
-        raise HTRError(f"{path} is damaged or no checkpoint of this program: its checksum is missing or wrong")
+        raise HTRError(f"{path} is damaged or not a checkpoint of this program: its checksum is missing or wrong")
     try:
-        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is said below
+        with warnings.catch_warnings(action="ignore"):  # what is odd about the file is reported below
             checkpoint = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises nearly anything
-        raise HTRError(f"{path} is no checkpoint of this program ({type(error).__name__})") from error
+        raise HTRError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        raise HTRError(f"{path} is no checkpoint of this program")
-    if checkpoint.get("version") != VERSION:
-        raise HTRError(f"{path} has format {checkpoint.get('version')}, and this program reads format {VERSION}")
-    return checkpoint
+        raise HTRError(f"{path} is not a checkpoint of this program")
+    return upgrade(checkpoint, path)
+
+
+# What turns a checkpoint of each version into one of the next, and why. A new setting needs no version of its own as
+# long as its default computes what the program did before it; one that is renamed or removed, or gets a default that
+# computes something else, does: raise VERSION, and say here what older checkpoints have in its place.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+def upgrade(checkpoint: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """Bring a checkpoint of an earlier version up to date, version by version.
+
+    Raises HTRError where it is of a later version than this program, or of none.
+    """
+    version = checkpoint.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise HTRError(f"{path} is not a checkpoint of this program: it has no version")
+    if version > VERSION:
+        raise HTRError(
+            f"{path} was written by a newer version of this program (format {version}; this one reads up to {VERSION}):"
+            " update the program"
+        )
+    for number in range(version, VERSION):
+        checkpoint = UPGRADES[number](checkpoint)
+    return checkpoint | {"version": VERSION}
 
 
 # ------------------------------------------------------------------------------ settings, alphabet, model
@@ -160,21 +171,21 @@ def build_model(config: Config, alphabet: Alphabet) -> CRNN:
 
 
 def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tuple[Config, Alphabet]:
-    """The settings and the alphabet of a checkpoint; what it does not say is as by default.
+    """The settings and the alphabet of a checkpoint; settings that it lacks have their defaults.
 
-    Raises HTRError where this program does not know them.
+    Raises HTRError where a setting is unknown or has an impossible value.
     """
     saved = checkpoint.get("config")
     known = {field.name for field in dataclasses.fields(Config)}
     if not isinstance(saved, dict) or not known.issuperset(saved):
         unknown = sorted(set(saved) - known) if isinstance(saved, dict) else ["config"]
-        raise HTRError(f"{path} is of another version of this program: it has the settings {', '.join(unknown)}")
+        raise HTRError(f"{path} has settings that this program does not know: {', '.join(unknown)}")
     try:
         if not isinstance(checkpoint["alphabet"], str):
-            raise TypeError("the alphabet is no text")
+            raise TypeError("the alphabet is not text")
         return Config(**saved), Alphabet(checkpoint["alphabet"])
     except (KeyError, TypeError, ValueError) as error:
-        raise HTRError(f"{path} holds settings that make no sense: {error}") from error
+        raise HTRError(f"{path} has settings that make no sense: {error}") from error
 
 
 def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
@@ -184,11 +195,11 @@ def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | o
         raise HTRError(f"{path} holds no weights")
     for name in expected.keys() | weights.keys():
         if name not in expected or name not in weights:
-            what = "missing" if name in expected else "not known"
+            what = "missing" if name in expected else "unknown"
             raise HTRError(f"{path} does not fit its settings: the weight {name} is {what}")
         if expected[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
             raise HTRError(f"{path} does not fit its alphabet and settings: {name} has shape {shapes}")
         if not weights[name].isfinite().all():
-            raise HTRError(f"{path} is of no use: its weight {name} is not finite")
+            raise HTRError(f"{path} is unusable: its weight {name} is not finite")
     model.load_state_dict(weights)

@@ -30,8 +30,8 @@ import hostile  # noqa: E402
 from conftest import same  # noqa: E402
 from hostile import picture  # noqa: E402
 
-from config import HTRError  # noqa: E402
-from synthetic import draw_dataset  # noqa: E402
+from htr.scripts import HTRError  # noqa: E402
+from htr.synthetic import draw_dataset  # noqa: E402
 from utils import checksum, load_checkpoint  # noqa: E402
 
 NETWORK = (

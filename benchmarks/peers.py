@@ -27,8 +27,9 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import clean_label, find_images, find_labels, read_labels  # noqa: E402
-from utils import Score  # noqa: E402
+from dataset import find_images, find_labels  # noqa: E402
+from htr.labels import clean_label, read_labels  # noqa: E402
+from htr.scores import Score  # noqa: E402
 
 IMAGES = {"ours": 2000, "PyLaia": 100, "kraken": 100}  # of an epoch, for the speed: about half a minute each
 READ = {"ours": None, "PyLaia": None, "kraken": 200}  # of the 1,000 validation images; kraken needs minutes for these

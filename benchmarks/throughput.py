@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 import training  # noqa: E402
 from config import Config  # noqa: E402
-from dataset import Lines, batches_by_width, find_images, find_labels, read_labels  # noqa: E402
+from dataset import Lines, batches_by_width, find_images, find_labels  # noqa: E402
+from htr.labels import read_labels  # noqa: E402
 from utils import choose_device  # noqa: E402
 
 ROUNDS, BATCHES = 5, 20  # each round trains on so many batches in either way

@@ -18,11 +18,12 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from confidence import Trigrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
-from dataset import read_images  # noqa: E402
-from lexicon import Lexicon, Prior  # noqa: E402
-from reading import Reader, Truth, find_files, fit_confidence  # noqa: E402
-from utils import Score  # noqa: E402
+from dataset import geometry, label_rules  # noqa: E402
+from htr.confidence import Trigrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
+from htr.images import find_files, read_images  # noqa: E402
+from htr.lexicon import Lexicon, Prior  # noqa: E402
+from htr.scores import Score, Truth  # noqa: E402
+from reading import Reader, fit_confidence  # noqa: E402
 
 
 def figures(readings: Sequence[tuple[str, float]], truths: Sequence[str], lexicon: Lexicon) -> dict[str, float]:
@@ -55,12 +56,14 @@ def main() -> None:
     args = parser.parse_args()
 
     reader = Reader.load(args.model_path)
-    labels, lexicon = Truth(args.labels, reader.config), Lexicon.load(args.lexicon, reader.config)
-    files = [file for file in find_files([args.images])[0] if labels.of(file[0]) is not None]
+    rules = label_rules(reader.config)
+    labels, lexicon = Truth(args.labels, rules), Lexicon.load(args.lexicon, rules)
+    files = [file for file in find_files([args.images]).files if labels.of(file[0]) is not None]
     names, truths = [name for name, _ in files], [labels.of(name) for name, _ in files]
     trigrams = Trigrams.of(lexicon.words)
     reader.prior = Prior(lexicon, trigrams)
-    evidence = reader.read_all(list(read_images([path for _, path in files], reader.config, 2)), 64)
+    images = read_images([path for _, path in files], geometry(reader.config), 2)
+    evidence = reader.read_all(list(images), 64)
 
     rows: dict[str, list[dict[str, float]]] = {"greedy": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/weights_data.py --data-dir DIR --names CSV OUT
 
-OUT gets the Kaggle layout: training images are those of DIR and the drawn ones (synthetic.py), validation images those
-of DIR. The names' CSV has the columns NAME and COUNT; gzip is fine.
+OUT gets the Kaggle layout: its training images are those of DIR and the drawn ones (htr/synthetic.py), its validation
+images those of DIR. The names' CSV has the columns NAME and COUNT; gzip is fine.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import clean_label, find_images, find_labels, read_labels  # noqa: E402
-from synthetic import GLYPHS, draw_form  # noqa: E402
+from dataset import find_images, find_labels  # noqa: E402
+from htr.labels import clean_label, read_labels  # noqa: E402
+from htr.synthetic import GLYPHS, draw_form  # noqa: E402
 
 DRAWABLE = {*GLYPHS, " "}
 

@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from synthetic import draw_dataset  # noqa: E402
+from htr.synthetic import draw_dataset  # noqa: E402
 
 
 def main() -> None:

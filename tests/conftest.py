@@ -7,58 +7,77 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from forked import run_forked
+from PIL import Image, ImageDraw
 
-from synthetic import draw_dataset
+from htr.synthetic import draw_dataset
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
     "--num-samples 40 --validation-samples 12 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16"
     " --augment-steps 5 --lr-cycle 3 --workers 2 --device cpu"
 ).split()
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # the same everywhere; a core for each worker
+torch.set_num_threads(1)
+
+
+def run_script(folder: Path, name: str, *flags, check: bool = True, env=None) -> subprocess.CompletedProcess:
+    """Run a script in a folder as a user does; returns the finished process. With `env`, in a Python of its own."""
+    command = [str(ROOT / name), *map(str, flags)]
+    if env is None and hasattr(os, "fork"):
+        done = run_forked(command, folder)
+    else:
+        streams = {"capture_output": True, "text": True, "encoding": "utf-8", "errors": "replace"}
+        command, env = [sys.executable, *command], os.environ | (env or {})
+        done = subprocess.run(command, cwd=folder, env=env, check=False, **streams)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    draw_dataset(folder, seed=1, sizes={"train": 64, "validation": 16, "test": 10})
-    return folder
+def script():
+    return run_script
 
 
 @pytest.fixture(scope="session")
-def script(data_dir):
-    """script(folder, "train.py", *flags) runs a script in a folder; returns the finished process."""
+def shared_folder(tmp_path_factory):
+    """shared_folder(name, make) is a folder that `make(folder)` fills once, for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def run(folder: Path, name: str, *flags, check: bool = True, env=None) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / name), *map(str, flags)]
-        env = environment() | (env or {})
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=env,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done
+    def get(name: str, make) -> Path:
+        folder, whole = base / name, base / f"{name}.whole"
+        with FileLock(f"{folder}.lock"):
+            if not whole.exists():
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
 
-    return run
-
-
-def environment() -> dict[str, str]:
-    """Without a GPU, so that results are the same everywhere."""
-    return os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return get
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, script, data_dir) -> Path:
+def data_dir(shared_folder) -> Path:
+    """A small drawn dataset; treat it as read-only."""
+    sizes = {"train": 64, "validation": 16, "test": 10}
+    return shared_folder("data", lambda folder: draw_dataset(folder, seed=1, sizes=sizes))
+
+
+@pytest.fixture(scope="session")
+def trained(shared_folder, data_dir) -> Path:
     """A folder in which `train.py --epochs 2` ran; treat it as read-only."""
-    folder = tmp_path_factory.mktemp("trained")
-    script(folder, "train.py", "--data-dir", data_dir, "--epochs", 2, *SMALL)
-    return folder
+    flags = ("--data-dir", data_dir, "--epochs", 2, *SMALL)
+    return shared_folder("trained", lambda folder: run_script(folder, "train.py", *flags))
+
+
+@pytest.fixture(scope="session")
+def four_epochs(shared_folder, data_dir) -> Path:
+    """A folder in which `train.py --epochs 4` ran; treat it as read-only."""
+    flags = ("--data-dir", data_dir, "--epochs", 4, *SMALL)
+    return shared_folder("four", lambda folder: run_script(folder, "train.py", *flags))
 
 
 def same(a, b) -> bool:
@@ -70,3 +89,14 @@ def same(a, b) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
+
+
+def drawing(size=(120, 40), levels=True) -> Image.Image:
+    """The reference: grey writing on white paper, mode L."""
+    image = Image.new("L", size, 255)
+    draw = ImageDraw.Draw(image)
+    draw.line((20, 30, 60, 10, 90, 30), fill=0, width=3)
+    if levels:
+        draw.line((30, 34, 100, 34), fill=100, width=2)
+        draw.line((100, 5, 100, 25), fill=180, width=2)
+    return image

@@ -75,7 +75,7 @@ def write_bad(folder: Path) -> dict[str, str]:
         os.symlink("/dev/zero", folder / "device.png")
         os.symlink("nowhere.jpg", folder / "dangling.jpg")
         os.symlink("loop.jpg", folder / "loop.jpg")
-        reasons |= dict.fromkeys(("pipe.jpg", "plug.png", "device.png"), "no regular file")
+        reasons |= dict.fromkeys(("pipe.jpg", "plug.png", "device.png"), "not a regular file")
         reasons |= {"huge.png": "bytes, more than", "dangling.jpg": "not found", "loop.jpg": "symbolic links"}
         if os.geteuid():
             keep("locked.jpg", b"x", "Permission denied")

@@ -1,5 +1,6 @@
 """predict.py run as a user does, and the lines of its description in Python."""
 
+import os
 import re
 import shutil
 import signal
@@ -7,16 +8,19 @@ import subprocess
 import sys
 
 import hostile
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT
 from PIL import Image
 
 import reading
-from config import HTRError
+from htr.images import find_files
+from htr.scores import LABEL_COLUMNS
+from htr.scripts import HTRError
 from predict import predict_batch, predict_single_image
-from reading import COLUMNS, LABEL_COLUMNS, LEXICON_COLUMNS, Reader, Truth, find_files
+from reading import COLUMNS, LEXICON_COLUMNS, Reader
 from utils import load_checkpoint, save_checkpoint
 
 THE_DESCRIPTION = """
@@ -25,6 +29,9 @@ from predict import predict_batch, predict_single_image
 predict_batch(model_path=Config.MINI_MODEL_PATH, image_dir=Config.TEST_IMG_DIR, output_dir="output", save_csv=True)
 predict_single_image(model_path=Config.MINI_MODEL_PATH, image_path="path/to/your/image.png")
 """
+
+
+TABLES = {"predictions.csv", "predictions.txt"}
 
 
 def table(path) -> pd.DataFrame:
@@ -43,7 +50,7 @@ def test_the_descriptions_lines_run_as_they_stand(folder):
     (folder / "path" / "to" / "your").mkdir(parents=True)
     shutil.copy(folder / "test_v2" / "test" / "TEST_00001.jpg", folder / "path" / "to" / "your" / "image.png")
     done = subprocess.run(
-        [sys.executable, "-c", THE_DESCRIPTION], cwd=folder, env=environment() | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", THE_DESCRIPTION], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -109,6 +116,35 @@ def test_one_image_prints_its_text_and_confidence(folder, script, monkeypatch):
     (folder / "bad.png").write_bytes(b"bad")
     with pytest.raises(HTRError, match=r"bad\.png cannot be read"):
         predict_single_image("htr_crnn_mini.pth", "bad.png", device="cpu")
+    with pytest.raises(HTRError, match="test_v2 is a folder"):
+        predict_single_image("htr_crnn_mini.pth", "test_v2", device="cpu")
+
+
+def test_the_function_does_what_the_command_line_does(folder, script, data_dir, monkeypatch, capsys):
+    labels = data_dir / "CSV" / "written_name_test.csv"
+    flags = ("--labels", labels, "--lexicon", labels, "--html", "--spreadsheet", "--device", "cpu")
+    done = script(folder, "predict.py", "test_v2", "--output-dir", "by-flags", *flags)
+    monkeypatch.chdir(folder)
+    options = {"labels": labels, "lexicon": labels, "html": True, "spreadsheet": True, "device": "cpu"}
+    rows = predict_batch("htr_crnn_mini.pth", "test_v2", "by-function", **options)
+    printed = capsys.readouterr().out.replace("by-function", "by-flags")
+    assert without_speed(printed) == without_speed(done.stdout)
+    names = sorted(path.name for path in (folder / "by-flags").iterdir())
+    assert names == ["predictions.csv", "predictions.spreadsheet.csv", "predictions.txt", "report.html"]
+    for name in names:
+        by_flags, by_function = ((folder / way / name).read_text() for way in ("by-flags", "by-function"))
+        assert without_speed(by_flags) == without_speed(by_function)
+    pd.testing.assert_frame_equal(rows.astype(str), table(folder / "by-function" / "predictions.csv"))
+
+
+def without_speed(text: str) -> str:
+    return re.sub(r"\d+ images/s", "", text)
+
+
+def test_what_needs_a_folder_is_refused_without_one():
+    for option in ("html", "spreadsheet", "resume"):
+        with pytest.raises(ValueError, match="need a folder"):
+            predict_batch("htr_crnn_mini.pth", "test_v2", save_csv=False, **{option: True})
 
 
 def test_labels_add_truth_and_scores(folder, script, data_dir):
@@ -126,15 +162,6 @@ def test_labels_add_truth_and_scores(folder, script, data_dir):
     assert rows["EDITS"].tolist() == [*map(str, expected), ""]
     cer, exact = sum(expected) / sum(map(len, labels)), expected.count(0) / 9
     assert f"CER {cer:.4f}, exact match {exact:.4f} ({expected.count(0)} of 9 labelled images)" in done.stdout
-
-
-def test_labels_match_by_the_last_part_of_a_path_and_sentinels_do_not_count(tmp_path, trained):
-    reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
-    (tmp_path / "a.csv").write_text("FILENAME,IDENTITY\n1.png,lea\n2.png,EMPTY\n3.png,\n")
-    truth = Truth(tmp_path / "a.csv", reader.config)
-    rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO", "CONFIDENCE": 0.5} for n in (1, 2, 3)))
-    assert [(row["TRUTH"], row["EDITS"]) for row in rows] == [("LEA", 1), ("", ""), ("", "")]
-    assert (truth.comparison.score.edits, truth.comparison.score.images) == (1, 1)
 
 
 def test_a_missing_model_names_the_way_out(tmp_path, script, data_dir):
@@ -170,7 +197,7 @@ def test_folders_are_streamed(trained, data_dir, monkeypatch):
     read = []
     monkeypatch.setattr(reading, "WINDOW", 2)
     monkeypatch.setattr(
-        reading, "read_images", lambda paths, *_: (read.append(p) or torch.zeros(64, 40).byte() for p in paths)
+        reading, "read_images", lambda paths, *_: (read.append(p) or np.zeros((64, 40), dtype=np.uint8) for p in paths)
     )
     reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
     rows = reader.rows([(str(n), n) for n in range(100)], batch_size=2, workers=0)
@@ -191,7 +218,12 @@ def test_an_interrupted_reading_leaves_the_old_table(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu")
     assert (folder / "output" / "predictions.csv").read_bytes() == before
-    assert sorted(path.name for path in (folder / "output").iterdir()) == ["predictions.csv", "predictions.txt"]
+    assert {path.name for path in (folder / "output").iterdir()} == {*TABLES, "predictions.partial.jsonl"}
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    rows = predict_batch("htr_crnn_mini.pth", "test_v2", device="cpu", resume=True)
+    assert len(rows) == len(table(folder / "output" / "predictions.csv")) == 11
+    assert {path.name for path in (folder / "output").iterdir()} == TABLES
 
 
 def test_hostile_and_odd_files_have_their_rows_among_the_good(folder, script):
@@ -238,7 +270,7 @@ KILLED = """
 import os, signal, sys
 import predict, reading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-from config import run
+from htr.scripts import run
 reading.WINDOW, real, calls = 2, reading.Reader.window_rows, []
 def window_rows(*args):
     calls.append(1)
@@ -256,7 +288,7 @@ def test_what_was_read_survives_a_kill(folder, script, signum):
     script(folder, "predict.py", "--output-dir", "never-killed")
     done = subprocess.run(
         [sys.executable, "-c", KILLED.format(signal=int(signum))], cwd=folder,
-        env=environment() | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == (-signum if signum == signal.SIGKILL else 128 + signum), done.stderr
     if signum != signal.SIGKILL:
@@ -282,7 +314,7 @@ def test_a_run_that_was_stopped_is_not_forgotten_silently(folder, script):
     done = script(folder, "predict.py", "--resume", check=False)
     assert done.returncode == 1
     assert "another checkpoint or lexicon" in done.stderr
-    assert "--resume would have gone on from it" in script(folder, "predict.py").stdout
+    assert "--resume would have continued it" in script(folder, "predict.py").stdout
 
 
 def test_the_shipped_weights_read_the_samples(tmp_path, script):

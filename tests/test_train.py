@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL, environment, same
+from conftest import ROOT, SMALL, same
 
 from utils import load_checkpoint, save_checkpoint
 
@@ -74,13 +74,6 @@ def test_continue_without_a_checkpoint_never_starts_afresh(tmp_path, script, dat
 def checkpoints(folder):
     """Both checkpoints of a run."""
     return [torch.load(folder / f"htr_crnn_mini{part}.pth", weights_only=True) for part in ("", ".last")]
-
-
-@pytest.fixture(scope="module")
-def four_epochs(tmp_path_factory, script, data_dir):
-    folder = tmp_path_factory.mktemp("four")
-    script(folder, "train.py", "--data-dir", data_dir, "--epochs", 4, *SMALL)
-    return folder
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -150,7 +143,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, fo
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     assert errors.count("\n") == 1
-    assert "go on with continue_train.py --finish" in errors
+    assert "continue with continue_train.py --finish" in errors
     done = checkpoints(tmp_path)[1]["epoch"]
     never_stopped, epochs = four_epochs, 4
     if done >= epochs:  # a busy machine: the signal came late
@@ -164,7 +157,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, fo
 def started(folder, name, *flags, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(ROOT / name), *map(str, flags)],
-        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
 
@@ -244,7 +237,7 @@ def test_a_damaged_state_does_not_end_a_run(tmp_path, script, trained, four_epoc
     path.write_bytes(data)
     done = script(tmp_path, "continue_train.py", "--finish")
     assert "htr_crnn_mini.last.pth is damaged" in done.stdout
-    assert "going on from the state before it, htr_crnn_mini.previous.pth" in done.stdout
+    assert "continuing from the state before it, htr_crnn_mini.previous.pth" in done.stdout
     assert same(checkpoints(tmp_path)[1]["model"], checkpoints(trained)[1]["model"])
 
 
@@ -265,7 +258,7 @@ def test_an_odd_environment_is_no_hindrance(tmp_path, script, data_dir):
 
 def test_demo_keeps_to_its_folder(tmp_path, script):
     """The data is drawn small here beforehand; the rest is as a user runs it."""
-    from synthetic import draw_dataset
+    from htr.synthetic import draw_dataset
 
     draw_dataset(tmp_path / "demo", sizes={"train": 20, "validation": 5, "test": 5})
     small = [*SMALL, "--num-samples", 20, "--validation-samples", 5]

@@ -1,5 +1,4 @@
 import copy
-import csv
 import dataclasses
 import os
 import signal
@@ -9,23 +8,22 @@ from collections import Counter
 import pytest
 import torch
 from conftest import same
-from PIL import Image
 
 import training
-from config import Config, HTRError
-from dataset import Alphabet, Lines, to_ink
-from pictures import Pictures
+from config import Config
+from dataset import Lines, to_ink
+from htr.labels import Alphabet
+from htr.packed import PackedImages
+from htr.scores import Score
+from htr.scripts import HTRError
 from training import (
     MOST_SKIPPED,
     check_best,
     cooldown,
-    draw_curves,
     fit,
-    last_path,
     load_last,
     make_batch,
     new_state,
-    previous_path,
     restore_state,
     save_state,
     stop_requests,
@@ -34,7 +32,7 @@ from training import (
     update_average,
     validate,
 )
-from utils import Score, load_checkpoint, save_checkpoint
+from utils import last_path, load_checkpoint, previous_path, save_checkpoint
 
 CPU = torch.device("cpu")
 TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
@@ -42,12 +40,13 @@ TINY = Config(CNN_CHANNELS=(4, 4, 4, 4, 8, 8), LSTM_HIDDEN=8, IMG_HEIGHT=16)
 
 def lines(texts, width=80) -> Lines:
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (16, width + n), dtype=torch.uint8, generator=generator) for n in range(len(texts))]
-    return Lines([f"{n}.png" for n in range(len(texts))], Pictures.of(images), list(texts), Counter(used=len(texts)))
-
-
-def test_last_path():
-    assert str(last_path("a/htr_crnn_mini.pth")) == os.path.join("a", "htr_crnn_mini.last.pth")
+    images = [torch.randint(0, 256, (16, width + n), generator=generator).byte().numpy() for n in range(len(texts))]
+    return Lines(
+        [f"{n}.png" for n in range(len(texts))],
+        PackedImages.of(images),
+        list(texts),
+        Counter(used=len(texts)),
+    )
 
 
 def test_a_batch_holds_the_pictures_as_they_are():
@@ -55,7 +54,7 @@ def test_a_batch_holds_the_pictures_as_they_are():
     images, widths, texts = make_batch(data, [0, 2], CPU)
     assert texts == ["A", "C"]
     assert widths.tolist() == [80, 82]
-    assert torch.equal(images[1, 0, :, :82], to_ink(data.images[2]))
+    assert torch.equal(images[1, 0, :, :82], to_ink(torch.from_numpy(data.images[2])))
     assert (images[1, 0, :, 82:] == 0).all()
 
 
@@ -252,7 +251,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before(tmp_path, capsys):
     last_path(path).write_bytes(last_path(path).read_bytes()[:-1])
     assert load_last(path)["steps"] == 2
     assert "a.last.pth is damaged" in (said := capsys.readouterr().out)
-    assert "going on from the state before it" in said and "a.previous.pth" in said
+    assert "continuing from the state before it" in said and "a.previous.pth" in said
     assert load_last(path)["steps"] == 2  # it has taken its place
     assert not previous_path(path).exists()
     os.replace(last_path(path), previous_path(path))  # killed between two renames
@@ -306,18 +305,3 @@ def test_signals_are_collected_and_a_second_one_takes_its_usual_way(default_sigi
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_curves_are_a_picture(tmp_path):
-    row = {"train_loss": 2.0, "val_loss": 1.0, "val_cer": 0.5, "val_exact": 0.2, "learning_rate": 1e-3}
-    draw_curves([{"epoch": 1} | row, {"epoch": 2} | row], tmp_path / "a.curves.png")
-    with Image.open(tmp_path / "a.curves.png") as image:
-        assert image.width > 800
-        assert len(image.convert("RGB").getcolors(1_000_000)) > 50
-
-
-def test_history_columns(trained):
-    with open(trained / "htr_crnn_mini.history.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert all(float(row[name]) > 0 for row in rows for name in ("train_loss", "val_loss", "val_cer", "learning_rate"))

@@ -1,49 +1,29 @@
 import io
 import os
 import pickle
+import shutil
 import zipfile
 
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 import utils
-from config import Config, HTRError
-from dataset import Alphabet
+from config import Config
+from htr.labels import Alphabet
+from htr.scripts import HTRError
+from predict import predict_batch
 from utils import (
-    Score,
     build_model,
     choose_device,
+    last_path,
     load_checkpoint,
     memory_advice,
     restore_settings,
     restore_weights,
     save_checkpoint,
 )
-
-
-@pytest.mark.parametrize(
-    ("pairs", "cer", "exact"),
-    [
-        ([("MARTIN", "MARTIN")], 0, 1),
-        ([("MARTIN", "MARTN")], 1 / 6, 0),  # one deletion
-        ([("MARTIN", "MARRTIN")], 1 / 6, 0),  # one insertion
-        ([("MARTIN", "NARTIM")], 2 / 6, 0),  # two substitutions
-        ([("KITTEN", "SITTING")], 3 / 6, 0),
-        ([("A", ""), ("ABCDEFGHI", "ABCDEFGHI")], 1 / 10, 1 / 2),  # not the mean of 1 and 0
-        ([("AB", "XYZUV")], 5 / 2, 0),  # may exceed 1
-        ([("ABC", "BCA")], 2 / 3, 0),  # by edits, not by position
-    ],
-)
-def test_cer_and_exact_match(pairs, cer, exact):
-    score = Score()
-    for reference, reading in pairs:
-        score.add(reference, reading)
-    assert score.cer == pytest.approx(cer)
-    assert score.exact == pytest.approx(exact)
-
-
-def test_a_score_of_nothing_is_zero():
-    assert (Score().cer, Score().exact) == (0, 0)
 
 
 def test_a_device_that_is_not_there_is_refused():
@@ -72,6 +52,10 @@ def test_bfloat16_only_where_it_is_faster(monkeypatch, features, faster):
 
 
 # ------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_last_path():
+    assert str(last_path("a/htr_crnn_mini.pth")) == os.path.join("a", "htr_crnn_mini.last.pth")
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):
@@ -110,12 +94,15 @@ CHECKPOINT = {"format": "htr-crnn", "version": 1}
         (lambda path: path.mkdir(), "cannot be read: Is a directory"),
         (lambda path: path.write_bytes(saved(CHECKPOINT)), "checksum is missing"),
         (lambda path: path.write_bytes(pickle.dumps(Attack())), "checksum is missing"),
-        (lambda path: signed(path, b"anything but a ZIP archive"), "no checkpoint of this program"),
-        (lambda path: signed(path, saved(CHECKPOINT | {"a": Attack()})), "no checkpoint of this program"),
-        (lambda path: signed(path, pickle.dumps(Attack()) + b"  "), "no checkpoint of this program"),
-        (lambda path: signed(path, saved({"state_dict": {}})), "no checkpoint of this program"),
-        (lambda path: signed(path, saved([1, 2])), "no checkpoint of this program"),
-        (lambda path: signed(path, saved(CHECKPOINT | {"version": 99})), "format 99.*reads format 1"),
+        (lambda path: signed(path, b"anything but a ZIP archive"), "not a checkpoint of this program"),
+        (lambda path: signed(path, saved(CHECKPOINT | {"a": Attack()})), "not a checkpoint of this program"),
+        (lambda path: signed(path, pickle.dumps(Attack()) + b"  "), "not a checkpoint of this program"),
+        (lambda path: signed(path, saved({"state_dict": {}})), "not a checkpoint of this program"),
+        (lambda path: signed(path, saved([1, 2])), "not a checkpoint of this program"),
+        (
+            lambda path: signed(path, saved(CHECKPOINT | {"version": 99})),
+            "newer version.*format 99.*up to 1.*update",
+        ),
     ],
 )
 def test_bad_checkpoints_are_refused_by_name(tmp_path, monkeypatch, make, message):
@@ -162,6 +149,62 @@ def test_the_file_before_is_kept(tmp_path):
     assert load_checkpoint(tmp_path / "b.pth")["number"] == 2
 
 
+VERSION_1 = ROOT / "tests" / "checkpoints" / "version1"
+
+
+@pytest.mark.parametrize("path", [VERSION_1 / "htr_crnn_tiny.pth", ROOT / "weights" / "htr_crnn_names.pth"])
+def test_a_checkpoint_of_an_earlier_version_reads_what_it_read(path, monkeypatch):
+    monkeypatch.setattr(utils, "cpu_is_faster_in_bfloat16", lambda: False)
+    expected = pd.read_csv(VERSION_1 / "readings.csv").query("CHECKPOINT == @path.name").reset_index()
+    found = predict_batch(path, ROOT / "samples", save_csv=False, device="cpu")
+    assert len(expected) == 12
+    assert found["FILENAME"].tolist() == expected["FILENAME"].tolist()
+    assert found["PREDICTION"].tolist() == expected["PREDICTION"].tolist()
+    assert found["CONFIDENCE"].tolist() == pytest.approx(expected["CONFIDENCE"].tolist(), rel=1e-2)
+
+
+def test_a_checkpoint_of_an_earlier_version_continues(tmp_path, script, data_dir):
+    for name in ("htr_crnn_tiny.pth", "htr_crnn_tiny.last.pth"):
+        shutil.copy(VERSION_1 / name, tmp_path)
+    before = load_checkpoint(tmp_path / "htr_crnn_tiny.last.pth")
+    flags = ("--model-path", "htr_crnn_tiny.pth", "--data-dir", data_dir, "--epochs", 1)
+    assert "epoch 7/7" in script(tmp_path, "continue_train.py", *flags).stdout
+    after = load_checkpoint(tmp_path / "htr_crnn_tiny.last.pth")
+    assert (before["epoch"], after["epoch"], after["version"]) == (6, 7, utils.VERSION)
+    assert after["history"][:6] == before["history"]
+    assert after["steps"] == before["steps"] + 4  # 64 images in batches of 16
+    assert after["history"][6]["val_cer"] < 0.1  # it knows what it had learned
+
+
+def renamed(checkpoint):
+    """As if LSTM_UNITS of version 1 were called LSTM_HIDDEN since."""
+    config = dict(checkpoint["config"])
+    config["LSTM_HIDDEN"] = config.pop("LSTM_UNITS")
+    return checkpoint | {"config": config}
+
+
+def removed(checkpoint):
+    """As if version 3 no longer had WARMUP."""
+    return checkpoint | {"config": {name: v for name, v in checkpoint["config"].items() if name != "WARMUP"}}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_checkpoint_is_brought_up_to_date_version_by_version(tmp_path, monkeypatch, version):
+    """With two versions to come, in which a setting is renamed and another one removed."""
+    configs = [{"LSTM_UNITS": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32}]
+    saved = {"version": version, "config": configs[version - 1], "alphabet": "ABC"}
+    save_checkpoint(saved, tmp_path / "a.pth")
+    monkeypatch.setattr(utils, "VERSION", 3)
+    monkeypatch.setattr(utils, "UPGRADES", {1: renamed, 2: removed})
+    checkpoint = load_checkpoint(tmp_path / "a.pth")
+    assert checkpoint["version"] == 3
+    assert restore_settings(checkpoint, "a.pth")[0] == Config(LSTM_HIDDEN=32)
+
+
+def test_every_earlier_version_can_be_brought_up_to_date():
+    assert sorted(utils.UPGRADES) == list(range(1, utils.VERSION))
+
+
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 8 TB")],
@@ -196,8 +239,8 @@ def test_what_a_checkpoint_does_not_say_is_as_by_default(trained):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": None}, "another version"),
-        ({"config": {"EPOCHS": 1, "LSTM_CELLS": 9}}, "another version.*LSTM_CELLS"),
+        ({"config": None}, "does not know: config"),
+        ({"config": {"EPOCHS": 1, "LSTM_CELLS": 9}}, "does not know: LSTM_CELLS"),
         ({"alphabet": None}, "make no sense"),
         ({"alphabet": "AA"}, "make no sense"),
         ({"alphabet": ["A", "B"]}, "make no sense"),
@@ -224,7 +267,7 @@ def test_weights_that_do_not_fit_are_named():
     del partial["heads.0.bias"]
     with pytest.raises(HTRError, match=r"heads\.0\.bias is missing"):
         restore_weights(model, partial, "a.pth")
-    with pytest.raises(HTRError, match=r"tail\.bias is not known"):
+    with pytest.raises(HTRError, match=r"tail\.bias is unknown"):
         restore_weights(model, model.state_dict() | {"tail.bias": torch.ones(1)}, "a.pth")
     with pytest.raises(HTRError, match=r"heads\.0\.bias is not finite"):
         restore_weights(model, model.state_dict() | {"heads.0.bias": torch.full((4,), float("nan"))}, "a.pth")

@@ -3,14 +3,16 @@ import math
 import pytest
 import torch
 
-from augmentation import (
+from htr.augmentation import (
+    Strengths,
     add_neighbours,
     augment,
     augmented_share,
     color_jitter,
     random_affine,
 )
-from config import Config
+
+DEFAULT = Strengths(rotation=2, shear=12, shrink=0.8, neighbours=0.25, brightness=0.3, contrast=0.3)
 
 
 def words(count=6, width=200, height=64):
@@ -109,7 +111,7 @@ def test_only_a_share_of_the_pictures_is_augmented():
     torch.manual_seed(0)
 
     def changed(share):
-        return int((augment(images, widths, Config(), share) != images).any(3).any(2).sum())
+        return int((augment(images, widths, DEFAULT, share) != images).any(3).any(2).sum())
 
     assert changed(0) == 0
     assert 60 < changed(0.25) < 140
@@ -117,30 +119,29 @@ def test_only_a_share_of_the_pictures_is_augmented():
 
 
 def test_the_share_grows_at_first_and_falls_with_the_rate():
-    config = Config(AUGMENT_STEPS=100)
-    assert [augmented_share(step, 1, config) for step in (0, 25, 100, 1000)] == [0, 0.25, 1, 1]
-    assert [augmented_share(1000, pace, config) for pace in (1, 0.25, 0.125, 0)] == [1, 1, 0.5, 0]
-    assert augmented_share(10, 0.125, config) == 0.1
-    assert augmented_share(0, 1, Config(AUGMENT_STEPS=0)) == 1
+    assert [augmented_share(step, 1, 100) for step in (0, 25, 100, 1000)] == [0, 0.25, 1, 1]
+    assert [augmented_share(1000, pace, 100) for pace in (1, 0.25, 0.125, 0)] == [1, 1, 0.5, 0]
+    assert augmented_share(10, 0.125, 100) == 0.1
+    assert augmented_share(0, 1, 0) == 1
 
 
 @pytest.mark.parametrize("share", [0.5, 1])
 def test_a_picture_stays_in_its_frame_and_in_range(share):
     images, widths = words(50)
     torch.manual_seed(0)
-    out = augment(images, widths, Config(), share)
+    out = augment(images, widths, DEFAULT, share)
     assert out.shape == images.shape
     assert out.min() >= 0
     assert out.max() <= 1
     for image, width in zip(out, widths.tolist(), strict=True):
         assert (image[..., width + 1 :] == 0).all()
-    assert not torch.equal(out, augment(images, widths, Config(), share))
+    assert not torch.equal(out, augment(images, widths, DEFAULT, share))
     torch.manual_seed(0)
-    assert torch.equal(out, augment(images, widths, Config(), share))
+    assert torch.equal(out, augment(images, widths, DEFAULT, share))
 
 
 def test_pictures_of_a_batch_change_each_in_its_own_way():
     images, widths = words(2)
     torch.manual_seed(0)
-    out = augment(images[[0, 0]], widths[[0, 0]], Config(), 1)
+    out = augment(images[[0, 0]], widths[[0, 0]], DEFAULT, 1)
     assert not torch.allclose(out[0], out[1], atol=0.1)

@@ -1,31 +1,33 @@
-"""A prior over names: a list of known ones, weighed against what the network saw. Speaks text.
+"""A prior over names: a list of known ones, weighed against what the network saw.
 
 Every reading is a choice among candidates: what the network reads by itself, what else its frames may say, and the
-known names near it. A log-linear model (fitted on labelled images, never guessed) gives each a probability from its
-exact CTC probability and from how common or how name-like it is; "none of these" takes part, too, so that unknown
-names survive and the probabilities mean what they say.
+known names close to it. A log-linear model, fitted on labelled images, gives each candidate a probability from its
+exact CTC probability and from how common or how name-like it is. "None of these" is one of the candidates, so that
+unknown names survive and the probabilities mean what they say.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
-from torch import Tensor
 
-from confidence import FLOOR, Trigrams, fit_weights
-from config import Config, HTRError
-from dataset import clean_label, read_table
+from htr.confidence import FLOOR, Trigrams, fit_weights
+from htr.labels import LabelRules, read_table
+from htr.scripts import HTRError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEAREST = 32  # known names that a reading is compared with
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
-# Of a candidate: log P(text | image); whether it is known; log share of the known one; of an unknown one the trigrams'
-# log-probability, its letters, and whether it is the greedy reading. Of "none of these": log of the probability that
-# the candidates leave, and a constant.
+# Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its trigram
+# log-probability, its length, and whether it is the greedy reading. Of "none of these": the log of the probability
+# that the candidates leave, and a constant.
 FEATURES = 8
 NEUTRAL = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the model's own probabilities
 
@@ -33,7 +35,7 @@ NEUTRAL = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the model's own probabilit
 class Lexicon:
     """Known names with their counts.
 
-    counts: cleaned names, more than none. words: the names, the most frequent first.
+    counts: by cleaned name, not empty. words: the names, the most frequent first.
     """
 
     def __init__(self, counts: dict[str, int]):
@@ -45,11 +47,11 @@ class Lexicon:
         return len(self.words)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, config: Config) -> "Lexicon":
+    def load(cls, path: str | os.PathLike, rules: LabelRules) -> "Lexicon":
         """Read a CSV with a column of names (IDENTITY, NAME, or the first) and, optionally, one called COUNT.
 
         Names are cleaned as labels are, and equal ones added up; blank and ignored ones do not count. Raises HTRError
-        where the file cannot be read, holds no name, or has a count that is no positive number.
+        where the file cannot be read, holds no name, or has a count that is not a positive whole number.
         """
         table = read_table(path)
         names = {str(column).upper(): column for column in reversed(table.columns)}
@@ -59,27 +61,26 @@ class Lexicon:
             try:
                 counts = [int(count) for count in table[names["COUNT"]]]
             except ValueError as error:
-                raise HTRError(f"{path} has a COUNT that is no whole number: {error}") from error
+                raise HTRError(f"{path} has a COUNT that is not a whole number: {error}") from error
             if min(counts, default=1) < 1:
                 raise HTRError(f"{path} has a COUNT below 1")
-        ignored = {"", *(clean_label(label, config.UPPERCASE) for label in config.IGNORED_LABELS)}
         known = Counter()
         for name, count in zip(table[column], counts, strict=True):
-            known[clean_label(name, config.UPPERCASE)] += count
-        known = {name: count for name, count in known.items() if name not in ignored}
+            known[rules.clean(name)] += count
+        known = {name: count for name, count in known.items() if rules.hold_text(name)}
         if not known:
             raise HTRError(f"{path} holds no name in its column {column}")
         return cls(known)
 
     def summary(self, writable: Callable[[str], bool]) -> str:
-        """How many names there are, and how many of them cannot be read for lack of a character."""
+        """How many names there are, and how many of them hold a character that the network cannot write."""
         lost = sum(not writable(word) for word in self.words)
         return f"lexicon: {len(self):,} names" + (
             f", {lost:,} of them with characters never trained on" if lost else ""
         )
 
     def near(self, texts: Sequence[str]) -> list[list[str]]:
-        """For each text the known names few edits away (Levenshtein), the nearest and most frequent first."""
+        """For each text the known names a few edits away (Levenshtein), the nearest and most frequent first."""
         distances = process.cdist(
             texts, self.words, scorer=Levenshtein.distance, score_cutoff=FARTHEST, dtype=np.uint8, workers=-1
         )
@@ -93,7 +94,7 @@ class Lexicon:
 
 @dataclass
 class Choice:
-    """probability: that `text` is right. The runner-up is "" where there is no other candidate."""
+    """probability: that `text` is right. runner_up: the second choice, "" where there is no other candidate."""
 
     text: str
     probability: float
@@ -103,7 +104,7 @@ class Choice:
 
 @dataclass
 class Prior:
-    """Chooses among candidates. weights: FEATURES numbers, see there; ValueError where they are not as many."""
+    """Chooses among candidates. weights: one per feature, see FEATURES; ValueError where there are more or fewer."""
 
     lexicon: Lexicon
     trigrams: Trigrams
@@ -113,7 +114,7 @@ class Prior:
         if len(self.weights) != FEATURES:
             raise ValueError(f"{FEATURES} weights are needed, not {len(self.weights)}")
 
-    def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> Tensor:
+    def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> np.ndarray:
         """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""
         rows = []
         for place, (text, log_prob) in enumerate(zip(candidates, log_probs, strict=True)):
@@ -125,11 +126,13 @@ class Prior:
                 rows.append((log_prob, 0, 0, trigrams, (len(text) + 1) / 10, float(place == 0), 0, 0))
         rest = max(1 - float(np.exp(log_probs).sum()), FLOOR)
         rows.append((0, 0, 0, 0, 0, 0, np.log(rest), 1))
-        return torch.tensor(rows, dtype=torch.float64)
+        return np.array(rows, dtype=np.float64)
 
-    def choose(self, candidates: Sequence[str], features: Tensor) -> Choice:
+    def choose(self, candidates: Sequence[str], features: np.ndarray) -> Choice:
         """The likeliest candidate, never "none of these"; `features` as from the method of that name."""
-        probabilities = (features @ torch.tensor(self.weights, dtype=torch.float64)).softmax(0)[:-1].tolist()
+        scores = features @ np.array(self.weights, dtype=np.float64)  # (K + 1,)
+        likelihoods = np.exp(scores - scores.max())
+        probabilities = (likelihoods / likelihoods.sum())[:-1].tolist()
         order = sorted(range(len(candidates)), key=lambda place: -probabilities[place])
         second = order[1] if len(order) > 1 else None
         return Choice(
@@ -140,17 +143,19 @@ class Prior:
         )
 
 
-def fit_prior(features: Sequence[Tensor], truths: Sequence[int]) -> list[float]:
+def fit_prior(features: Sequence[np.ndarray], truths: Sequence[int]) -> list[float]:
     """The weights of greatest likelihood. features: of labelled images; truths: which row of each is right."""
+    import torch
+
     most = max(len(rows) for rows in features)
     padded = torch.zeros(len(features), most, FEATURES, dtype=torch.float64)
     absent = torch.ones(len(features), most, dtype=torch.bool)
     for n, rows in enumerate(features):
-        padded[n, : len(rows)] = rows
+        padded[n, : len(rows)] = torch.from_numpy(rows)
         absent[n, : len(rows)] = False
     truth = torch.tensor(truths)
 
-    def loss(weights: Tensor) -> Tensor:
+    def loss(weights: "Tensor") -> "Tensor":
         scores = (padded @ weights).masked_fill(absent, -torch.inf)
         return torch.nn.functional.cross_entropy(scores, truth, reduction="sum")
 

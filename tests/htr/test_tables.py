@@ -5,8 +5,8 @@ import os
 import pandas as pd
 import pytest
 
-from config import HTRError
-from tables import Journal, no_formula, only_reading, write_predictions
+from htr.scripts import HTRError
+from htr.tables import Journal, no_formula, only_reading, write_predictions
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR")
 

@@ -1,8 +1,9 @@
 """Two processes on the CPU, started by torchrun as a user starts them."""
 
-import contextlib
 import os
-import signal
+import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, SMALL, environment
+from conftest import ROOT, SMALL
 
-from tables import Journal
+from htr.tables import Journal
 from utils import load_checkpoint
 
 
@@ -23,17 +24,21 @@ def torchrun(script, *flags) -> list[str]:
 
 
 def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory):
+@pytest.fixture(scope="session")
+def figures(shared_folder):
     """What one process and what two computed."""
-    folder, worker = tmp_path_factory.mktemp("figures"), Path(__file__).parent / "two_processes.py"
-    run(folder, sys.executable, str(worker), "one.pt")
-    run(folder, *torchrun(worker, "two.pt"))
+
+    def make(folder: Path) -> None:
+        worker = Path(__file__).parent / "two_processes.py"
+        run(folder, sys.executable, str(worker), "one.pt")
+        run(folder, *torchrun(worker, "two.pt"))
+
+    folder = shared_folder("figures", make)
     return [torch.load(folder / name, weights_only=False) for name in ("one.pt", "two.pt")]
 
 
@@ -54,13 +59,16 @@ def test_validation_figures_are_exactly_those_of_one_process(figures, size):
     assert one[f"validation {size}"][1].images == size
 
 
-@pytest.fixture(scope="module")
-def trained_by_two(tmp_path_factory, data_dir):
-    folder = tmp_path_factory.mktemp("two")
-    printed = run(folder, *torchrun(ROOT / "train.py", "--data-dir", data_dir, "--epochs", 2, *SMALL))
-    assert printed.count("epoch 1/2") == 1  # the first process alone speaks
-    assert "2 processes" in printed
-    return folder
+@pytest.fixture(scope="session")
+def trained_by_two(shared_folder, data_dir):
+    """A folder in which two processes trained; treat it as read-only."""
+
+    def make(folder: Path) -> None:
+        printed = run(folder, *torchrun(ROOT / "train.py", "--data-dir", data_dir, "--epochs", 2, *SMALL))
+        assert printed.count("epoch 1/2") == 1  # the first process alone speaks
+        assert "2 processes" in printed
+
+    return shared_folder("trained-by-two", make)
 
 
 def test_two_processes_leave_what_one_leaves(trained_by_two):
@@ -71,9 +79,10 @@ def test_two_processes_leave_what_one_leaves(trained_by_two):
     assert (last["epoch"], last["steps"]) == (2, 10)  # 40 images in batches of 8, whatever the processes
 
 
-def test_one_process_goes_on_from_two(trained_by_two, script):
-    done = script(trained_by_two, "continue_train.py", "--epochs", 1)
-    assert "going on from htr_crnn_mini.last.pth with epoch 3" in done.stdout
+def test_one_process_continues_from_two(tmp_path, trained_by_two, script):
+    shutil.copytree(trained_by_two, tmp_path, dirs_exist_ok=True)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1)
+    assert "continuing from htr_crnn_mini.last.pth with epoch 3" in done.stdout
 
 
 def test_two_processes_write_the_table_of_one(tmp_path, data_dir, trained, script, monkeypatch):
@@ -101,37 +110,30 @@ def test_two_processes_write_the_table_of_one(tmp_path, data_dir, trained, scrip
     assert again[["FILENAME", "PREDICTION"]].equals(whole[["FILENAME", "PREDICTION"]])
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes in /proc")
 def test_a_killed_process_ends_the_others(tmp_path, data_dir):
-    command = torchrun(ROOT / "train.py", "--data-dir", data_dir, "--epochs", 1000, *SMALL)
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as process:
-        try:
-            for line in process.stdout:
-                if line.startswith("epoch 1/"):
-                    break
-            workers = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent(pid) == process.pid]
-            (victim,) = [pid for pid in workers if variable(pid, "RANK") == "1"]
-            started = time.monotonic()
-            os.kill(victim, signal.SIGKILL)
-            _, errors = process.communicate(timeout=60)
-        finally:
+    """Two processes without torchrun, which would end the second one itself."""
+    command = [sys.executable, str(ROOT / "train.py"), "--data-dir", str(data_dir), "--epochs", "1000", *SMALL]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    survivor, victim = (
+        subprocess.Popen(command, cwd=tmp_path, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, **streams)
+        for rank in "01"
+    )
+    try:
+        for line in survivor.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        victim.kill()
+        started = time.monotonic()
+        _, errors = survivor.communicate(timeout=60)
+    finally:
+        for process in (survivor, victim):
             process.kill()
-    assert process.returncode != 0
+            process.communicate()
+    assert survivor.returncode == 1
     assert time.monotonic() - started < 60
-    assert "lost another one" in errors
+    assert re.search("^error: process 0 of 2 lost another one", errors, re.MULTILINE)
     assert load_checkpoint(tmp_path / "htr_crnn_mini.last.pth")["epoch"] >= 1
-
-
-def parent(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    return 0
-
-
-def variable(pid: int, name: str) -> str | None:
-    with contextlib.suppress(OSError):
-        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-        return dict(pair.split("=", 1) for pair in pairs if "=" in pair).get(name)
-    return None

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from report import Comparison, LeastSure, charts, segments, thumbnail, write_report
+from htr.report import LeastSure, charts, segments, thumbnail, write_report
+from htr.scores import Comparison
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -24,30 +25,6 @@ def compared():
     comparison.add("c.jpg", "MARC", 0.2, "NARC")
     comparison.add("d.jpg", "MARIE", 0.3, "NARIE")
     return comparison
-
-
-def test_a_comparison_by_hand():
-    comparison = compared()
-    assert (comparison.score.edits, comparison.score.right) == (3, 1)
-    assert comparison.confusions == {("N", "M"): 2, ("N", ""): 1}
-    assert comparison.suspects == [(0.95, "b.jpg", "LEO", "LEON")]
-    said = "\n".join(comparison.lines())
-    assert "exact match 0.2500" in said
-    assert "N as M (2), N as nothing (1)" in said
-    assert "1 labels to check" in said
-    assert "b.jpg reads LEO, labelled LEON" in said
-
-
-def test_confidence_is_judged_on_enough_images():
-    comparison = Comparison()
-    for n in range(100):
-        assert not any("ECE" in line for line in comparison.lines()) or n >= 50
-        comparison.add(f"{n}", "A" if n % 10 else "B", 0.9 if n % 10 else 0.1, "A")
-    assert "confidence: ECE 0.1000, AUROC 1.0000, exact among the surest 90% 1.0000" in comparison.lines()
-
-
-def test_nothing_compared():
-    assert Comparison().lines() == ["CER 0.0000, exact match 0.0000 (0 of 0 labelled images)"]
 
 
 def test_the_least_sure_are_kept_in_order():

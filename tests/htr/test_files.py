@@ -8,9 +8,9 @@ import time
 import pytest
 from conftest import ROOT
 
-import files
-from config import HTRError
-from files import only_writer, whole_file
+from htr import files
+from htr.files import list_files, only_writer, whole_file
+from htr.scripts import HTRError
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
@@ -59,7 +59,7 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
 
 HOLD = """
 import sys, time
-from files import only_writer
+from htr.files import only_writer
 with only_writer(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(60)
@@ -112,9 +112,9 @@ def test_a_folder_that_goes_while_a_file_is_written_is_named(tmp_path):
 
 FILL = """
 import resource, sys
-from files import whole_file
+from htr.files import whole_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-from config import HTRError
+from htr.scripts import HTRError
 try:
     with whole_file(sys.argv[1], "wb") as file:
         file.write(bytes(int(sys.argv[2])))
@@ -132,3 +132,35 @@ def test_where_no_more_can_be_written_the_old_file_stays(tmp_path, size):
     assert done.stdout == f"{tmp_path / 'a.bin'} cannot be written: File too large\n"
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_list_files_is_sorted_relative_and_recursive(tmp_path):
+    for name in ("b.png", "sub/a.png", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_files(tmp_path).files == ["a.txt", "b.png", "sub/a.png"]
+    assert list_files(os.fspath(tmp_path)).files == ["a.txt", "b.png", "sub/a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_folders_that_are_not_searched_are_told(tmp_path):
+    (tmp_path / "sub" / "deep.png").mkdir(parents=True)
+    (tmp_path / "sub" / "round").symlink_to("..")
+    (tmp_path / "a.png").symlink_to("nowhere")
+    listing = list_files(tmp_path)
+    assert listing == (["a.png"], {"a.png"}, ["sub/round"], ["sub/deep.png"], [])
+    with pytest.raises(HTRError, match="nowhere cannot be searched: No such file"):
+        list_files(tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_searched_is_told(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).rstrip("/").endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list_files(tmp_path).closed_folders == ["closed"]

@@ -1,26 +1,26 @@
-"""How sure a reading is: how much its text looks like a name, a calibrated probability, and measures of it.
+"""How sure a reading is: how name-like its text is, a calibrated probability, and measures of calibration.
 
-Speaks text and knows no network. A calibration is fitted on labelled images that the network was not trained on.
+Works on text and probabilities alone. A calibration is fitted on labelled images that the network was not trained on.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # imported where something is fitted, so that reading starts without it
+    from torch import Tensor
 
-EDGE = "\n"  # before and after each text, and in none: labels hold no line ends
-FLOOR = 1e-6  # probabilities nearer to 0 or 1 are not told apart
+EDGE = "\n"  # stands before and after each text, and in none: labels hold no line ends
+FLOOR = 1e-6  # probabilities closer than this to 0 or 1 are not told apart
 ECE_BINS = 15
 
 
 class Trigrams:
-    """How likely a text is, by its characters' trigrams, with Witten-Bell smoothing (Chen and Goodman 1999, 2.1.5).
+    """How likely a text is: a character trigram model with Witten-Bell smoothing (Chen and Goodman 1999, 2.1.5).
 
-    counts: how many distinct texts hold each trigram, EDGE around them included.
+    counts: in how many distinct texts each trigram occurs, with EDGE around the text.
     """
 
     def __init__(self, counts: dict[str, int]):
@@ -56,7 +56,7 @@ class Trigrams:
         return self.known[trigram]
 
     def log_prob(self, text: str) -> float:
-        """log P(text), its end included, in nats."""
+        """log P(text), including its end, in nats."""
         padded = EDGE * 2 + text + EDGE
         return sum(self._log_prob(padded[i : i + 3]) for i in range(len(padded) - 2))
 
@@ -66,16 +66,18 @@ def log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def fit_weights(loss_of: Callable[[Tensor], Tensor], start: Sequence[float]) -> list[float]:
-    """The weights (K,) float64 of least summed loss, found by L-BFGS.
+def fit_weights(loss_of: "Callable[[Tensor], Tensor]", start: Sequence[float]) -> list[float]:
+    """The weights (K,) float64 that minimise the summed loss, found with L-BFGS.
 
-    A wide Gaussian prior (deviation 10) keeps what the observations do not tell near `start`.
+    A wide Gaussian prior (standard deviation 10) around `start` keeps weights there that the data does not determine.
     """
+    import torch
+
     first = torch.tensor(start, dtype=torch.float64)
     weights = first.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
-    def step() -> Tensor:
+    def step() -> "Tensor":
         optimizer.zero_grad()
         loss = loss_of(weights) + 0.5 * ((weights - first) / 10).square().sum()
         loss.backward()
@@ -87,14 +89,14 @@ def fit_weights(loss_of: Callable[[Tensor], Tensor], start: Sequence[float]) -> 
 
 @dataclass
 class Calibration:
-    """A probability that a text is right, from the model's and from what texts look like.
+    """The probability that a text is right, from the model's own probability and from how name-like the text is.
 
-    Logistic regression (Platt 1999) on the log-odds of the model's probability and the trigrams' mean log-probability
-    of a character. weights: of these two, and the constant.
+    Logistic regression (Platt 1999) on the log-odds of the model's probability and on the trigram model's mean
+    log-probability per character. weights: of these two, and the constant; ValueError where there are not three.
     """
 
     trigrams: Trigrams
-    weights: Sequence[float] = (1.0, 0.0, 0.0)  # takes the model's probability as it is
+    weights: Sequence[float] = (1.0, 0.0, 0.0)  # leaves the model's probability as it is
 
     def __post_init__(self):
         if len(self.weights) != 3:
@@ -104,7 +106,7 @@ class Calibration:
         return log_odds(probability), self.trigrams.log_prob(text) / (len(text) + 1), 1.0
 
     def __call__(self, text: str, probability: float) -> float:
-        """The probability that `text` is right, in [0, 1], where the model says `probability`."""
+        """The probability that `text` is right, in [0, 1], given the model's own `probability`."""
         odds = sum(w * x for w, x in zip(self.weights, self.features(text, probability), strict=True))
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, odds))))
 
@@ -112,12 +114,14 @@ class Calibration:
     def fit(
         cls, trigrams: Trigrams, texts: Sequence[str], probabilities: Sequence[float], right: Sequence[bool]
     ) -> "Calibration":
-        """On the readings of labelled images: the texts, the model's probabilities, and whether they are right."""
+        """Fit on readings of labelled images: their texts, the model's probabilities, and whether they are right."""
+        import torch
+
         untrained = cls(trigrams)
         features = [untrained.features(*pair) for pair in zip(texts, probabilities, strict=True)]
         x, y = torch.tensor(features, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
 
-        def loss(weights: Tensor) -> Tensor:
+        def loss(weights: "Tensor") -> "Tensor":
             return torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, y, reduction="sum")
 
         return cls(trigrams, fit_weights(loss, untrained.weights))
@@ -135,7 +139,7 @@ class Calibration:
 
 
 def expected_calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Mean distance of confidence and share right in 15 equal bins, weighted by their images (Guo et al. 2017)."""
+    """ECE: mean gap between confidence and accuracy over 15 equal bins, weighted by their images (Guo et al. 2017)."""
     gaps = Counter()
     for confidence, correct in zip(confidences, right, strict=True):
         gaps[min(int(confidence * ECE_BINS), ECE_BINS - 1)] += confidence - correct
@@ -143,9 +147,9 @@ def expected_calibration_error(confidences: Sequence[float], right: Sequence[boo
 
 
 def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """The probability that a right reading has more confidence than a wrong one; equal ones count half.
+    """The probability that a right reading has a higher confidence than a wrong one; ties count half.
 
-    NaN where all are right or all wrong.
+    NaN where all are right or all are wrong.
     """
     wins, below, wrong = 0.0, 0, len(right) - sum(right)
     groups: dict[float, list[int]] = {}
@@ -160,7 +164,7 @@ def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float:
 
 
 def coverage_curve(confidences: Sequence[float], right: Sequence[bool]) -> list[float]:
-    """For n = 1, 2, ... the share right among the n surest readings."""
+    """For n = 1, 2, ... the share of right ones among the n surest readings."""
     surest = sorted(zip(confidences, right, strict=True), key=lambda pair: -pair[0])
     correct, shares = 0, []
     for n, (_, is_right) in enumerate(surest, 1):

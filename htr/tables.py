@@ -1,4 +1,4 @@
-"""The tables of readings: they appear complete or not at all, and an interrupted reading can go on."""
+"""The tables of readings: written as a whole or not at all, and a journal from which an interrupted run resumes."""
 
 import contextlib
 import csv
@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from config import HTRError, printable
-from dataset import file_name
-from files import only_writer, whole_file
+from htr.files import file_name, only_writer, whole_file
+from htr.scripts import HTRError, printable
 
 Row = dict[str, Any]
 
 
 def only_reading(output_dir: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Be the only process that writes tables into a folder; see `only_writer`."""
+    """Be the only process that writes tables to a folder; see `only_writer`."""
     names = ("predictions.csv", "predictions.txt", "predictions.spreadsheet.csv", "report.html")
     return only_writer(*(Path(output_dir, name) for name in names))
 
@@ -28,8 +27,8 @@ def write_predictions(
 ) -> Iterator[Row]:
     """Pass rows through while writing predictions.csv and predictions.txt, which appear after the last row.
 
-    With `spreadsheet`, also a copy that a spreadsheet opens as text: a cell that it would take for a formula begins
-    with an apostrophe. Whatever text holds, predictions.txt has a line for each row.
+    With `spreadsheet`, also writes predictions.spreadsheet.csv, a copy in which a cell that a spreadsheet would take
+    for a formula begins with an apostrophe. predictions.txt has one line per row, whatever the texts hold.
     """
     output_dir = Path(output_dir)
     options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
@@ -38,7 +37,7 @@ def write_predictions(
         text = stack.enter_context(whole_file(output_dir / "predictions.txt", **options))
         writers = [csv.DictWriter(table, columns, lineterminator="\n")]
         if spreadsheet:
-            options["encoding"] = "utf-8-sig"  # some take it for another encoding otherwise
+            options["encoding"] = "utf-8-sig"  # without its mark, some take it for another encoding
             copy = stack.enter_context(whole_file(output_dir / "predictions.spreadsheet.csv", **options))
             writers.append(csv.DictWriter(copy, columns, lineterminator="\r\n"))
         for writer in writers:
@@ -53,14 +52,14 @@ def write_predictions(
 
 
 def no_formula(cell: Any) -> Any:
-    """A cell with an apostrophe before what starts a formula (OWASP, "CSV Injection")."""
+    """A cell with an apostrophe before anything that would start a formula (OWASP, "CSV Injection")."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
 
 
 class Journal:
-    """The rows read so far, a line of JSON each, in predictions.partial.jsonl; what a killed run leaves to go on from.
+    """The rows read so far, a line of JSON each, in predictions.partial.jsonl: what a killed run leaves to resume from.
 
-    key: changes with everything that a row depends on besides its picture.
+    key: changes with everything that a row depends on besides its image.
     """
 
     def __init__(self, output_dir: str | Path, key: str):
@@ -80,7 +79,7 @@ class Journal:
         return digest.hexdigest()
 
     def rows(self, paths: Iterable[Path]) -> dict[Path, Row]:
-        """The rows of those pictures that were read before and have not changed since; what failed is tried again.
+        """The rows of those images that were read before and have not changed since; what failed is tried again.
 
         Raises HTRError where they were read with another key.
         """
@@ -103,8 +102,8 @@ class Journal:
             raise HTRError(f"{self.path} was not written by this program: remove it") from error
         if key != self.key:
             raise HTRError(
-                f"{self.path} is of a run with another checkpoint or lexicon, which --resume cannot go on from: leave"
-                " it out to read all images anew"
+                f"{self.path} is from a run with another checkpoint or lexicon, which --resume cannot continue: leave"
+                " --resume out to read all images anew"
             )
         found = {}
         for path in paths:
@@ -115,7 +114,7 @@ class Journal:
 
     @contextlib.contextmanager
     def written(self, rows: Iterable[tuple[Path, Row, bool]]) -> Iterator[Iterator[Row]]:
-        """Pass (path, row, whether it is new) through, and keep the new rows; the file goes when all went well."""
+        """Pass rows of (path, row, whether it is new) through and keep the new ones; removes the file at a good end."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
@@ -132,12 +131,12 @@ class Journal:
         for path, row, new in rows:
             if new:
                 file.write(json.dumps([file_name(path), row]).encode() + b"\n")
-                file.flush()  # to the system: a killed process loses nothing
+                file.flush()  # to the operating system: a killed process loses nothing
             yield row
 
 
 def _changed(path: Path) -> float:
-    """When a file was changed or put in its place; never, where there is none any more."""
+    """When a file was last changed or moved to its place; infinity where it is gone."""
     try:
         status = os.stat(path)
     except OSError:

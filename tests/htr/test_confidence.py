@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from confidence import (
+from htr.confidence import (
     EDGE,
     Calibration,
     Trigrams,

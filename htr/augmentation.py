@@ -1,17 +1,28 @@
-"""Augmentation: makes other handwriting out of a batch of lines, on the device that trains.
+"""Augmentation: varies the handwriting in a batch of lines, on the device that trains.
 
-torchvision's transforms give all pictures of a batch the same parameters, so they would need a call for each. Here each
-picture has parameters of its own, drawn as RandomAffine and ColorJitter draw them, and the pixels are computed for all
-at once. All that is drawn comes from torch's global random state on the CPU, so a run can be repeated and continued
-wherever it computes. Ink is in [0, 1], paper is 0.
+torchvision's transforms give all images of a batch the same parameters, so they would need a call per image. Here each
+image has its own parameters, drawn as RandomAffine and ColorJitter draw them, and the pixels of all are computed at
+once. All random numbers come from torch's global generator on the CPU, so that a run can be repeated and continued on
+any device. Ink is in [0, 1], paper is 0.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import ColorJitter, RandomAffine
 
-from config import Config
+
+class Strengths(NamedTuple):
+    """How strongly to augment."""
+
+    rotation: float  # largest angle in degrees
+    shear: float  # largest slant in degrees
+    shrink: float  # smallest scale
+    neighbours: float  # share of images that get a strip of another line
+    brightness: float  # largest relative change of the ink
+    contrast: float  # largest relative change of the contrast
 
 
 def uniform(count: int, low: float, high: float) -> Tensor:
@@ -19,7 +30,7 @@ def uniform(count: int, low: float, high: float) -> Tensor:
 
 
 def inside_of(widths: Tensor, width: int) -> Tensor:
-    """(N,) widths -> (N, 1, 1, width): which columns belong to the picture and not to the padding."""
+    """(N,) widths -> (N, 1, 1, width): which columns belong to the image rather than to the padding."""
     return (torch.arange(width) < widths[:, None])[:, None, None]
 
 
@@ -33,10 +44,10 @@ def ink_rows(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_neighbours(images: Tensor, others: Tensor, widths: Tensor) -> Tensor:
-    """Put a strip of another line above or below, as where a scan cuts through the form's next line.
+    """Put a strip of another line above or below, as where a scan cuts into the form's next line.
 
-    images and others (N, 1, H, W), widths (N,) of the images. The strip is 3 to 11 rows high and lies up to 7 rows off
-    the line, on paper only; where there is no room for it the picture stays as it is.
+    images and others (N, 1, H, W), widths (N,) of the images. The strip is 3 to 11 rows high and lies 1 to 7 rows off
+    the line, on paper only; where there is no room for it the image stays as it is.
     """
     count, _, height, width = images.shape
     (top, bottom), (other_top, other_bottom) = ink_rows(images), ink_rows(others)
@@ -55,7 +66,7 @@ def add_neighbours(images: Tensor, others: Tensor, widths: Tensor) -> Tensor:
 
 
 def affine_matrices(*rows: tuple) -> Tensor:
-    """Affine maps from the numbers, or tensors (N,), of their two upper rows: (N, 3, 3)."""
+    """Affine maps (N, 3, 3) from their upper two rows, given as numbers or tensors (N,)."""
     values = torch.broadcast_tensors(
         *(torch.as_tensor(value, dtype=torch.float32) for row in (*rows, (0, 0, 1)) for value in row)
     )
@@ -63,11 +74,10 @@ def affine_matrices(*rows: tuple) -> Tensor:
 
 
 def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor, scales: Tensor) -> Tensor:
-    """Rotate, slant and shrink each picture by its own amount; never cuts a letter off.
+    """Rotate, shear and shrink each image by its own amount, without cutting off a letter.
 
-    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). A picture is shrunk as
-    far as it takes to lie wholly within its frame, and moved by a random share of the room that is left. Returns
-    (N, 1, H, W).
+    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). An image is shrunk until
+    it lies within its frame, and shifted by a random share of the room that is left. Returns (N, 1, H, W).
     """
     count, _, height, width = images.shape
     cos, sin, slant = angles.cos(), angles.sin(), slants.tan()
@@ -95,7 +105,7 @@ def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor
 
 
 def color_jitter(images: Tensor, widths: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
-    """Multiply each picture's ink, and its distance from the picture's mean, by factors (N,), within [0, 1]."""
+    """Scale each image's ink, and its distance from the image's mean, by factors (N,), clamped to [0, 1]."""
     factors = [factor[:, None, None, None].to(images.device) for factor in (brightness, contrast)]
     inside = inside_of(widths, images.shape[3]).to(images.device)
     images = (images * factors[0]).clamp(0, 1)
@@ -104,33 +114,29 @@ def color_jitter(images: Tensor, widths: Tensor, brightness: Tensor, contrast: T
     return ((images - mean) * factors[1] + mean).clamp(0, 1) * inside
 
 
-def augmented_share(step: int, pace: float, config: Config) -> float:
-    """Share of the pictures to augment: it grows to all over the first AUGMENT_STEPS steps, and falls again with the
-    learning rate below a quarter (`pace`) of it, so that training ends on pictures like those to be read (He et al.
-    2019, arXiv:1909.09148).
+def augmented_share(step: int, pace: float, grow_steps: int) -> float:
+    """The share of images to augment.
+
+    It grows to all over the first `grow_steps` steps, and falls once the learning rate is below a quarter of its own
+    (`pace` < 0.25), so that training ends on images like those to be read (He et al. 2019, arXiv:1909.09148).
     """
-    return min(1.0, step / config.AUGMENT_STEPS if config.AUGMENT_STEPS else 1.0, 4 * pace)
+    return min(1.0, step / grow_steps if grow_steps else 1.0, 4 * pace)
 
 
-def augment(images: Tensor, widths: Tensor, config: Config, share: float) -> Tensor:
-    """Augment a `share` of the pictures of a batch.
+def augment(images: Tensor, widths: Tensor, strengths: Strengths, share: float) -> Tensor:
+    """Augment a `share` of the images of a batch: strips of neighbouring lines, RandomAffine, ColorJitter.
 
-    images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU: strips of neighbouring lines,
-    RandomAffine, ColorJitter.
+    images (N, 1, H, W) of ink on any device, widths (N,) in pixels on the CPU. Returns (N, 1, H, W).
     """
     count = len(images)
     chosen = torch.rand(count) < share
     plain, images = images, images.clone()
-    crowded = (torch.rand(count) < config.NEIGHBOURS).nonzero()[:, 0]
+    crowded = (torch.rand(count) < strengths.neighbours).nonzero()[:, 0]
     if len(crowded):
         images[crowded] = add_neighbours(images[crowded], plain[(crowded + 1) % count], widths[crowded])
     size = [images.shape[3], images.shape[2]]
-    affine = [
-        RandomAffine.get_params(
-            (-config.ROTATION, config.ROTATION), None, (config.SHRINK, 1.0), (-config.SHEAR, config.SHEAR), size
-        )
-        for _ in range(count)
-    ]
+    rotation, shear = (-strengths.rotation, strengths.rotation), (-strengths.shear, strengths.shear)
+    affine = [RandomAffine.get_params(rotation, None, (strengths.shrink, 1.0), shear, size) for _ in range(count)]
     images = random_affine(
         images,
         widths,
@@ -138,7 +144,7 @@ def augment(images: Tensor, widths: Tensor, config: Config, share: float) -> Ten
         torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
         torch.tensor([scale for _, _, scale, _ in affine]),
     )
-    strengths = (1 - config.BRIGHTNESS, 1 + config.BRIGHTNESS), (1 - config.CONTRAST, 1 + config.CONTRAST)
-    jitter = torch.tensor([ColorJitter.get_params(*strengths, None, None)[1:3] for _ in range(count)])
+    factors = [(1 - strength, 1 + strength) for strength in (strengths.brightness, strengths.contrast)]
+    jitter = torch.tensor([ColorJitter.get_params(*factors, None, None)[1:3] for _ in range(count)])
     images = color_jitter(images, widths, *jitter.T)
     return torch.where(chosen[:, None, None, None].to(images.device), images, plain)

@@ -1,9 +1,9 @@
-"""Several processes, as torchrun starts them; with a single one, everything here does nothing.
+"""Several processes, as started by torchrun; with a single one, nothing here does anything.
 
     torchrun --nproc-per-node 4 train.py --data-dir DIR --num-samples 0 --batch-size 128
 
-Each process trains on its share of every batch and reads its share of every set. The first one, rank 0, alone prints
-and writes.
+Each process trains on its share of every batch and reads its share of every set. Only the first one, rank 0, prints and
+writes.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from config import HTRError
+from htr.scripts import HTRError
 
-TIMEOUT = 30  # seconds after which a process that does not answer is given up in training
-LOADING_TIMEOUT = timedelta(hours=6)  # while the first one decodes pictures for all
+TIMEOUT = 30  # seconds without an answer after which training gives a process up
+LOADING_TIMEOUT = timedelta(hours=6)  # while the first one decodes images for all
 
 
 def rank() -> int:
@@ -29,12 +29,12 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes there are: more than one only within `processes`."""
+    """The number of processes: more than one only within `processes`."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is, and so which of its GPUs it takes."""
+    """Which of this machine's processes this is, and so which of its GPUs it uses."""
     return int(os.environ["LOCAL_RANK"]) if world() > 1 else 0
 
 
@@ -42,7 +42,7 @@ def local_rank() -> int:
 def processes(timeout: int = TIMEOUT) -> Iterator[None]:
     """Join the other processes, and silence all but the first.
 
-    Raises HTRError where another one dies or does not answer for `timeout` seconds.
+    Raises HTRError where another process dies or does not answer for `timeout` seconds.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -60,7 +60,7 @@ def processes(timeout: int = TIMEOUT) -> Iterator[None]:
             raise
         raise HTRError(
             f"process {os.environ['RANK']} of {count} lost another one, which died or did not answer for"
-            f" {timeout} seconds; where training was under way, go on with continue_train.py"
+            f" {timeout} seconds; if it was training, continue with continue_train.py"
         ) from error
     finally:
         if sys.exception() is None and dist.is_initialized():
@@ -68,24 +68,24 @@ def processes(timeout: int = TIMEOUT) -> Iterator[None]:
 
 
 def no_bar() -> bool | None:
-    """tqdm's `disable`: a bar on a terminal, and in the first process only."""
+    """For tqdm's `disable`: show a bar on a terminal, and in the first process only."""
     return None if rank() == 0 else True
 
 
 def all_sum(values: Tensor) -> Tensor:
-    """The sum of all processes' tensors, which have one shape and lie on the CPU; takes the place of `values`."""
+    """The sum of all processes' tensors, of one shape and on the CPU; computed in place."""
     if world() > 1:
         dist.all_reduce(values)
     return values
 
 
-def all_agree(flag: bool) -> bool:
-    """Whether any process says yes; every process gets the same answer."""
-    return bool(all_sum(torch.tensor(int(flag))))
+def any_process(*flags: bool) -> list[bool]:
+    """For each flag whether it is set in any process; every process gets the same answers."""
+    return all_sum(torch.tensor(flags, dtype=torch.int64)).bool().tolist()
 
 
 def gather(value: Any) -> list[Any] | None:
-    """The processes' values, in the order of their ranks, for the first one; None for the others."""
+    """All processes' values, in the order of their ranks, for the first one; None for the others."""
     if world() == 1:
         return [value]
     values = [None] * world() if rank() == 0 else None
@@ -103,7 +103,7 @@ def from_first(value: Any) -> Any:
 
 @contextlib.contextmanager
 def first_process_first() -> Iterator[None]:
-    """What is inside is done by the first process, then by all others."""
+    """Run the block in the first process, then in all others."""
     if world() == 1:
         yield
         return
@@ -123,7 +123,7 @@ def take_weights(model: nn.Module) -> None:
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The model with gradients averaged over all processes (Li et al. 2020, arXiv:2006.15704)."""
+    """The model with its gradients averaged over all processes (Li et al. 2020, arXiv:2006.15704)."""
     if world() == 1:
         return model
     device = next(model.parameters()).device

@@ -5,9 +5,12 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from confidence import Trigrams
-from config import Config, HTRError
-from lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior
+from htr.confidence import Trigrams
+from htr.labels import LabelRules
+from htr.lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior
+from htr.scripts import HTRError
+
+RULES = LabelRules(uppercase=True, ignored=("EMPTY", "UNREADABLE"))
 
 
 def csv(tmp_path, text):
@@ -26,19 +29,19 @@ def csv(tmp_path, text):
     ],
 )
 def test_names_from_any_table(tmp_path, text):
-    lexicon = Lexicon.load(csv(tmp_path, text), Config())
+    lexicon = Lexicon.load(csv(tmp_path, text), RULES)
     assert lexicon.counts == {"LÉA": 2, "LEON": 1}
     assert lexicon.words == ["LÉA", "LEON"]
 
 
 def test_null_is_a_name(tmp_path):
-    assert Lexicon.load(csv(tmp_path, "NAME\nNULL\nNA\n"), Config()).counts == {"NULL": 1, "NA": 1}
+    assert Lexicon.load(csv(tmp_path, "NAME\nNULL\nNA\n"), RULES).counts == {"NULL": 1, "NA": 1}
 
 
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("NAME,COUNT\nLEA,many\n", "no whole number"),
+        ("NAME,COUNT\nLEA,many\n", "not a whole number"),
         ("NAME,COUNT\nLEA,0\n", "below 1"),
         ("NAME\nEMPTY\n", "holds no name"),
         ("", "cannot be read"),
@@ -46,7 +49,7 @@ def test_null_is_a_name(tmp_path):
 )
 def test_what_is_no_lexicon_is_refused(tmp_path, text, part):
     with pytest.raises(HTRError, match=part):
-        Lexicon.load(csv(tmp_path, text), Config())
+        Lexicon.load(csv(tmp_path, text), RULES)
 
 
 def test_near_names_are_all_found_nearest_first():
@@ -97,6 +100,6 @@ def test_fitting_finds_the_weights_that_made_the_data():
     features, truths = [], []
     for _ in range(4000):
         rows = torch.randn(int(torch.randint(2, 6, (), generator=generator)), FEATURES, generator=generator).double()
-        features.append(rows)
+        features.append(rows.numpy())
         truths.append(int(torch.multinomial((rows @ made).softmax(0), 1, generator=generator)))
     assert fit_prior(features, truths) == pytest.approx(made.tolist(), abs=0.15)

@@ -1,8 +1,8 @@
-"""Draws hand-printed names on school forms, laid out like the Kaggle dataset: data without a download.
+"""Draws hand-printed names on school forms, in the layout of the Kaggle dataset: data without a download.
 
-    python synthetic.py DIR     # what --demo does, into a folder of your choice
+    python -m htr.synthetic DIR     # what --demo does, into a folder of your choice
 
-Every picture depends on the seed and its own number alone.
+Each picture depends only on the seed and its own number.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from config import run
-from utils import whole_file
+from htr.files import whole_file
+from htr.scripts import run
 
 SIZES = {"train": 4000, "validation": 300, "test": 500}
 
@@ -97,7 +97,7 @@ def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _write(draw: ImageDraw.ImageDraw, rng: random.Random, text: str, x: float, baseline: float, height: float) -> float:
     """Write `text` by hand from x on, in pixels of the picture; returns where it ends.
 
-    Slant, spacing, thickness and steadiness are one writer's; each letter wobbles in size, turn and place.
+    Slant, spacing, pen width and steadiness are the writer's; each letter varies in size, angle and position.
     """
     slant = rng.gauss(0.05, 0.15)
     width = height * rng.uniform(0.5, 0.8)
@@ -196,7 +196,7 @@ def draw_name(rng: random.Random) -> str:
 
 
 def draw_dataset(folder: str | Path, seed: int = 0, sizes: dict[str, int] = SIZES) -> None:
-    """Draw a dataset in the Kaggle layout into `folder`, unless it is there already.
+    """Draw a dataset in the Kaggle layout into `folder`, unless it is already there.
 
     One picture in a hundred is blank and labelled EMPTY, as on Kaggle.
     """
@@ -216,7 +216,9 @@ def draw_dataset(folder: str | Path, seed: int = 0, sizes: dict[str, int] = SIZE
             draw_form(name, rng).save(jpeg, "JPEG", quality=85)
             (images / filename).write_bytes(jpeg.getvalue())
             rows.append((filename, name or "EMPTY"))
-        with whole_file(table, newline="", encoding="utf-8") as file:  # last, so that it stands for a complete split
+        with whole_file(
+            table, newline="", encoding="utf-8"
+        ) as file:  # last, so that its presence means a complete split
             csv.writer(file).writerows([("FILENAME", "IDENTITY"), *rows])
 
 

@@ -3,7 +3,7 @@ import random
 
 from PIL import Image
 
-from synthetic import FIRST_NAMES, GLYPHS, SURNAMES, draw_dataset, draw_form, draw_name
+from htr.synthetic import FIRST_NAMES, GLYPHS, SURNAMES, draw_dataset, draw_form, draw_name
 
 
 def files(folder):

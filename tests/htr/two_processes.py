@@ -9,23 +9,29 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-import parallel
 import training
 import utils
 from config import Config
-from dataset import Alphabet, Lines
-from pictures import Pictures
+from dataset import Lines
+from htr import parallel
+from htr.labels import Alphabet
+from htr.packed import PackedImages
 
 CPU = torch.device("cpu")
 
 
 def lines(count: int) -> Lines:
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (32, 60 + n), dtype=torch.uint8, generator=generator) for n in range(count)]
+    images = [torch.randint(0, 256, (32, 60 + n), generator=generator).byte().numpy() for n in range(count)]
     texts = ["ABBA", "CAB", "A", "BCBC", "ACC"]
-    return Lines([""] * count, Pictures.of(images), [texts[n % 5] for n in range(count)], Counter(used=count))
+    return Lines(
+        [""] * count,
+        PackedImages.of(images),
+        [texts[n % 5] for n in range(count)],
+        Counter(used=count),
+    )
 
 
 def main() -> None:

@@ -1,0 +1,136 @@
+"""One HTML page to look readings through, the least sure first."""
+
+import base64
+import heapq
+import html
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from htr.confidence import coverage_curve
+from htr.files import whole_file
+from htr.images import ImageError, open_image
+from htr.scores import Comparison
+
+MOST_SHOWN = 1000  # images on the page
+THUMBNAIL = (400, 48)  # pixels, at most
+
+
+class LeastSure:
+    """Keeps the rows of least confidence among any number; those that could not be read come first."""
+
+    def __init__(self, most: int = MOST_SHOWN):
+        self.most, self.count, self.heap = most, 0, []
+
+    def add(self, row: dict[str, Any], path: Path) -> None:
+        confidence = -1.0 if row["ERROR"] else row["CONFIDENCE"]
+        item = (-confidence, -self.count, row, path)  # no two agree in the first two
+        self.count += 1
+        if len(self.heap) < self.most:
+            heapq.heappush(self.heap, item)
+        else:
+            heapq.heappushpop(self.heap, item)
+
+    def __len__(self) -> int:
+        return len(self.heap)
+
+    def rows(self) -> list[tuple[dict[str, Any], Path]]:
+        return [(row, path) for _, _, row, path in sorted(self.heap, key=lambda item: item[:2], reverse=True)]
+
+
+def thumbnail(path: Path) -> str:
+    """A small grey JPEG as a data URL; "" where the image cannot be read."""
+    try:
+        with open_image(path) as image:
+            image.draft("L", THUMBNAIL)
+            small = image.convert("L")
+            small.thumbnail(THUMBNAIL)
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=70)
+    except ImageError:
+        return ""
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def segments(text: str, other: str) -> list[list]:
+    """`text` split into [part, whether it differs from `other`]."""
+    parts = []
+    for tag, start, end, _, _ in Levenshtein.opcodes(text, other):
+        if start < end:
+            parts.append([text[start:end], tag != "equal"])
+    return parts
+
+
+def curve_chart(title: str, points: Sequence[tuple[float, float]], label: str, low: float, diagonal: bool) -> str:
+    """An SVG of points (x, y) in [0, 1] x [low, 1], as a line."""
+
+    def place(x: float, y: float) -> str:
+        return f"{40 + 250 * x:.1f},{170 - 150 * (y - low) / (1 - low):.1f}"
+
+    ticks = "".join(
+        f'<text x="{40 + 250 * v:.0f}" y="186" text-anchor="middle">{v:.1f}</text>' for v in (0, 0.5, 1)
+    ) + "".join(
+        f'<text x="34" y="{174 - 150 * k:.0f}" text-anchor="end">{low + k * (1 - low):.2f}</text>' for k in (0, 0.5, 1)
+    )
+    line = f'<path class="faint" d="M{place(0, 0)}L{place(1, 1)}"/>' if diagonal else ""
+    path = f'<path class="line" d="M{"L".join(place(x, y) for x, y in points)}"/>' if points else ""
+    return (
+        f'<figure><figcaption>{html.escape(title)}</figcaption><svg viewBox="0 0 310 205" role="img"'
+        f' aria-label="{html.escape(title)}"><path class="axis" d="M40,20V170H290"/>{line}{path}{ticks}'
+        f'<text x="165" y="202" text-anchor="middle">{html.escape(label)}</text></svg></figure>'
+    )
+
+
+def charts(comparison: Comparison, bins: int = 10) -> str:
+    """The reliability diagram, and exact match by coverage."""
+    sums = [[0.0, 0, 0] for _ in range(bins)]
+    for confidence, right in zip(comparison.confidences, comparison.right, strict=True):
+        total = sums[min(int(confidence * bins), bins - 1)]
+        total[0], total[1], total[2] = total[0] + confidence, total[1] + right, total[2] + 1
+    reliability = [(confidence / n, right / n) for confidence, right, n in sums if n]
+    shares = coverage_curve(comparison.confidences, comparison.right)
+    step = max(1, len(shares) // 200)
+    coverage = [((n + 1) / len(shares), shares[n]) for n in range(step - 1, len(shares), step)]
+    low = math.floor(10 * min((share for _, share in coverage), default=0)) / 10
+    low = min(low, 0.9)
+    return curve_chart("share right, by confidence", reliability, "confidence", 0.0, True) + curve_chart(
+        "share right among the surest", coverage, "share of images, the surest first", low, False
+    )
+
+
+def card(row: dict[str, Any], image: Path) -> dict[str, Any]:
+    """What the page shows of one reading, as plain values."""
+    item = {"file": row["FILENAME"], "text": row["PREDICTION"], "image": thumbnail(image), "error": row["ERROR"]}
+    item["confidence"] = None if row["ERROR"] else row["CONFIDENCE"]
+    item["parts"] = [[row["PREDICTION"], False]] if row["PREDICTION"] else []
+    if row.get("TRUTH"):
+        item["right"] = row["PREDICTION"] == row["TRUTH"]
+        item["parts"] = segments(row["PREDICTION"], row["TRUTH"])
+        item["truth"] = segments(row["TRUTH"], row["PREDICTION"])
+    if row.get("RUNNER_UP"):
+        item["other"] = f"{row['RUNNER_UP']} ({row['RUNNER_UP_CONFIDENCE']:.2f})"
+    return item
+
+
+def write_report(
+    path: Path, least_sure: LeastSure, summary: Sequence[str], comparison: Comparison | None, tick: Callable[[], Any]
+) -> None:
+    """Write the page: one file that opens offline. `tick` is called after each of its images."""
+    items = []
+    for row, image in least_sure.rows():
+        items.append(card(row, image))
+        tick()
+    said = list(summary)
+    if len(items) < least_sure.count:
+        said.append(f"this page holds the {len(items):,} least sure of {least_sure.count:,} images")
+    page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    data = json.dumps(items, ensure_ascii=True).replace("<", "\\u003c")  # so that no text can end the script
+    page = page.replace("<!--SUMMARY-->", "".join(f"<li>{html.escape(line)}</li>" for line in said))
+    page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
+    with whole_file(path, encoding="utf-8") as file:
+        file.write(page.replace('"DATA"', data))

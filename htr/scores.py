@@ -1,0 +1,131 @@
+"""Scores of readings against true texts: CER, exact match, confusions, and labels that look wrong."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from htr.confidence import auroc, coverage_curve, expected_calibration_error
+from htr.labels import LabelRules, read_labels
+
+LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
+SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect
+SUREST = 0.9  # share of the readings, the surest, whose exact match is reported by itself
+FEWEST = 50  # labelled images from which on measures of the confidence mean something
+
+
+@dataclass
+class Score:
+    """CER (all edits / all reference characters) and exact match, over the pairs added so far."""
+
+    edits: int = 0
+    characters: int = 0
+    right: int = 0
+    images: int = 0
+
+    def add(self, reference: str, reading: str) -> int:
+        """Count one pair; returns its edit distance (Levenshtein)."""
+        edits = Levenshtein.distance(reference, reading)
+        self.edits += edits
+        self.characters += len(reference)
+        self.right += edits == 0
+        self.images += 1
+        return edits
+
+    @property
+    def cer(self) -> float:
+        return self.edits / max(1, self.characters)
+
+    @property
+    def exact(self) -> float:
+        return self.right / max(1, self.images)
+
+    def __str__(self) -> str:
+        right = f"{self.right:,} of {self.images:,} labelled images"
+        return f"CER {self.cer:.4f}, exact match {self.exact:.4f} ({right})"
+
+
+class Comparison:
+    """Readings compared with true texts, one by one: scores, confused characters, suspect labels."""
+
+    def __init__(self):
+        self.score = Score()
+        self.confidences: list[float] = []
+        self.right: list[bool] = []
+        self.confusions: Counter[tuple[str, str]] = Counter()  # (true, read); "" where one was missed or added
+        self.suspects: list[tuple[float, str, str, str]] = []  # (confidence, file, read, label)
+
+    def add(self, filename: str, text: str, confidence: float, truth: str) -> int:
+        """Count one reading; returns its edit distance."""
+        edits = self.score.add(truth, text)
+        self.confidences.append(confidence)
+        self.right.append(edits == 0)
+        for kind, at, to in Levenshtein.editops(truth, text):
+            pair = ("" if kind == "insert" else truth[at], "" if kind == "delete" else text[to])
+            self.confusions[pair] += 1
+        if edits and confidence >= SURE:
+            self.suspects.append((confidence, filename, text, truth))
+        return edits
+
+    def lines(self, most: int = 8) -> list[str]:
+        """What there is to report, a sentence a line, with the `most` frequent confusions."""
+        said = [str(self.score)]
+        if len(self.right) >= FEWEST:
+            said.append(self.confidence_line())
+        if self.confusions:
+            names = {"": "nothing", " ": "a space"}
+            pairs = [
+                f"{names.get(true, true)} as {names.get(read, read)} ({count})"
+                for (true, read), count in self.confusions.most_common(most)
+            ]
+            said.append(f"read wrong most often: {', '.join(pairs)}")
+        if self.suspects:
+            self.suspects.sort(key=lambda suspect: (-suspect[0], suspect[1]))
+            some = [f"{name} reads {text}, labelled {truth}" for _, name, text, truth in self.suspects[:3]]
+            said.append(
+                f"{len(self.suspects):,} labels to check, of sure readings that are not as labelled: {'; '.join(some)}"
+            )
+        return said
+
+    def confidence_line(self) -> str:
+        surest = coverage_curve(self.confidences, self.right)[max(0, round(SUREST * len(self.right)) - 1)]
+        area = auroc(self.confidences, self.right)
+        parts = [f"ECE {expected_calibration_error(self.confidences, self.right):.4f}"]
+        parts += [] if math.isnan(area) else [f"AUROC {area:.4f}"]
+        return f"confidence: {', '.join(parts)}, exact among the surest {SUREST:.0%} {surest:.4f}"
+
+
+class Truth:
+    """The true texts of images: fills in LABEL_COLUMNS, and adds up `comparison`.
+
+    Labels are cleaned as in training; blank and ignored ones do not count. A row is matched by its FILENAME, or by the
+    last part of it; of several labels for a file the first counts. An image that could not be read counts as read with
+    no text. Raises HTRError where the table cannot be read.
+    """
+
+    def __init__(self, labels_csv: str | os.PathLike, rules: LabelRules):
+        table = read_labels(labels_csv)
+        self.labels: dict[str, str] = {}
+        self.repeated = 0  # rows that name a file again
+        for name, text in zip(table["FILENAME"], map(rules.clean, table["IDENTITY"]), strict=True):
+            if rules.hold_text(text):
+                self.repeated += name in self.labels
+                self.labels.setdefault(name, text)
+        self.comparison = Comparison()
+
+    def of(self, name: str) -> str | None:
+        """The true text of the image called `name`, if there is one."""
+        return self.labels.get(name, self.labels.get(name.rsplit("/", 1)[-1]))
+
+    def compare(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Pass rows of readings through, with LABEL_COLUMNS added."""
+        for row in rows:
+            truth, values = self.of(row["FILENAME"]), ("", "", "")
+            if truth is not None:
+                edits = self.comparison.add(row["FILENAME"], row["PREDICTION"], row["CONFIDENCE"] or 0.0, truth)
+                values = (truth, "no" if edits else "yes", edits)
+            yield row | dict(zip(LABEL_COLUMNS, values, strict=True))
