@@ -1,4 +1,4 @@
-"""The network (CNN, bidirectional LSTM, CTC) and all that knows of the CTC blank. Speaks label ids.
+"""The network (CNN, bidirectional LSTM, CTC) and everything that knows about the CTC blank. Works on label ids.
 
 Label ids count from 0; the network's class 0 is the blank, so label i is class i + 1. Nothing outside this file
 needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BLANK = 0
-FRAME = 8  # pixels a frame is wide
-SUBSTITUTES = 5  # classes that are tried in the place of one that was read
+FRAME = 8  # width of a frame in pixels
+SUBSTITUTES = 5  # classes tried in place of one that was read
 
 
 class ConvBlock(nn.Module):
-    """3 x 3 convolution, BatchNorm, max-pooling, ReLU, and zeros again to the right of each picture.
+    """3 x 3 convolution, BatchNorm, max-pooling, ReLU; what lies to the right of each image is set to 0 again.
 
-    Pooling comes before the ReLU, which gives the same and touches fewer values.
+    Pooling comes before the ReLU, which gives the same result from fewer values.
     """
 
     def __init__(self, channels_in: int, channels_out: int, pool: tuple[int, int] = (1, 1)):
@@ -35,17 +35,17 @@ class ConvBlock(nn.Module):
         self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, C_in, H, W), mask (N, 1, 1, W) -> (N, C_out, H', W') and the mask (N, 1, 1, W') of its width."""
+        """x (N, C_in, H, W), mask (N, 1, 1, W) -> (N, C_out, H', W') and its mask (N, 1, 1, W')."""
         mask = mask[..., :: self.stride]
         x = F.relu(self.pool(self.norm(self.conv(x))), inplace=True)
         return x * mask.to(x.dtype), mask
 
 
 class Columns(nn.Module):
-    """The rows of each column in one: their maximum, plus a convolution over all of them.
+    """Reduces each column to one vector: the maximum over its rows, plus a convolution over all of them.
 
-    The maximum finds a letter at any height (Retsinas et al. 2022, arXiv:2404.11339); the convolution knows the height,
-    and so can tell the line to be read from a neighbour that the scan cut off.
+    The maximum finds a letter at any height (Retsinas et al. 2022, arXiv:2404.11339). The convolution knows heights,
+    and so can tell the line to be read from a neighbouring one that the scan cut off.
     """
 
     def __init__(self, channels: int, rows: int):
@@ -63,7 +63,7 @@ class Columns(nn.Module):
 
 
 class BiLSTM(nn.Module):
-    """A bidirectional LSTM layer on sequences of different lengths.
+    """A bidirectional LSTM layer for sequences of different lengths.
 
     Each direction is a plain LSTM; the backward one gets every sequence reversed within its own length, so that padding
     comes last for both and changes nothing. On a CPU this is much faster than packed sequences.
@@ -82,7 +82,7 @@ class BiLSTM(nn.Module):
 
 
 def reversed_frames(lengths: Tensor, frames: int) -> Tensor:
-    """Which frame stands where when each sequence is reversed within its own length: lengths (N,) -> (frames, N, 1)."""
+    """The frame indices that reverse each sequence within its own length: lengths (N,) -> (frames, N, 1)."""
     t = torch.arange(frames)[:, None]
     return torch.where(t < lengths, lengths - 1 - t, t)[..., None]
 
@@ -91,13 +91,13 @@ class CRNN(nn.Module):
     """Reads a line of text: CNN -> 3-layer BiLSTM -> CTC (Shi, Bai and Yao 2015, arXiv:1507.05717).
 
     The text is read several times: from the CNN's columns, and again after each LSTM layer, which adds to that first
-    reading (a shortcut around the LSTM) and gets as its input, beside the features, what was read before it. So a layer
-    can look at the letters around before it decides on one: self-conditioned CTC (Nozaki and Komatsu 2021,
-    arXiv:2104.02724). The last reading counts; training learns from all of them, and the gradient of the first reaches
-    the CNN at once, so that training leaves the all-blank plateau within an epoch (Retsinas et al. 2022,
+    reading (a shortcut around the LSTM) and takes the previous reading as input, beside the features. So a layer can
+    look at the letters around before it decides on one: self-conditioned CTC (Nozaki and Komatsu 2021,
+    arXiv:2104.02724). The last reading counts. Training learns from all of them, and the gradient of the first reaches
+    the CNN directly, so that training leaves the all-blank plateau within an epoch (Retsinas et al. 2022,
     arXiv:2404.11339).
 
-    num_labels: characters without the blank. height: of the pictures, in pixels. channels: of the six convolutions.
+    num_labels: characters without the blank. height: of the images, in pixels. channels: of the six convolutions.
     """
 
     def __init__(self, num_labels: int, height: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
@@ -121,20 +121,20 @@ class CRNN(nn.Module):
         self.lstm = nn.ModuleList(BiLSTM(size, hidden) for size in inputs)
         self.heads = nn.ModuleList(nn.Linear(2 * hidden, classes) for _ in inputs)
         self.dropout = nn.Dropout(dropout)
-        for linear in (*self.feedback, *self.heads):  # the recurrent part starts silent
+        for linear in (*self.feedback, *self.heads):  # the recurrent part starts at 0
             for parameter in linear.parameters():
                 nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)  # faster on CPUs
 
     def fuse(self) -> "CRNN":
-        """Put each BatchNorm into the convolution before it, for reading only: the same result in less time."""
+        """Fold each BatchNorm into the convolution before it, for reading only: the same result in less time."""
         for part in (*self.eval().blocks, self.columns):
             part.fuse()
         return self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def frames(width):
-        """Frames of a picture `width` pixels wide (an int or a tensor): one for every eight pixels begun."""
+        """The number of frames of an image `width` pixels wide (an int or a tensor): width / 8, rounded up."""
         return (width + FRAME - 1) // FRAME
 
     def forward(
@@ -142,9 +142,9 @@ class CRNN(nn.Module):
     ) -> tuple[Tensor | list[Tensor], Tensor]:
         """images (N, 1, height, W) of ink with W a multiple of 8, widths (N,) in pixels, on the CPU.
 
-        Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; what lies beyond a length is
-        meaningless. With `all_readings`, a list of logits instead: the CNN's own, and those after each LSTM layer. What
-        a picture gives does not depend on the padding or on the other pictures (in evaluation mode).
+        Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; logits beyond a length are meaningless.
+        With `all_readings`, a list of logits instead: the CNN's own, and those after each LSTM layer. In evaluation
+        mode, the logits of an image do not depend on padding or on the other images.
         """
         lengths = self.frames(widths)
         x = images.contiguous(memory_format=torch.channels_last)
@@ -166,21 +166,21 @@ class CRNN(nn.Module):
 
 
 def frames_needed(labels: Sequence) -> int:
-    """The fewest frames on which CTC can write `labels`: one each, and a blank between equal neighbours."""
+    """The fewest frames to which CTC can align `labels`: one each, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
-    """-log P(labels | image) of each picture, summed over all CTC paths (Graves et al. 2006), in nats.
+    """-log P(labels | image) of each image, summed over all CTC paths (Graves et al. 2006), in nats.
 
     logits (T, N, C) of any precision, lengths (N,) in frames, labels: N sequences of ids. Returns (N,) float32;
-    inf where a picture has fewer frames than `frames_needed`.
+    inf where an image has fewer frames than `frames_needed`.
     """
     return _ctc_loss(log_probabilities(logits), lengths, labels)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """log P(class) at every frame: float32 (T, N, C), where CTC can be computed."""
+    """log P(class) at every frame: float32 (T, N, C), on a device that has CTC."""
     if logits.device.type == "mps":  # PyTorch has no CTC there
         logits = logits.cpu()
     return logits.float().log_softmax(2)
@@ -194,8 +194,8 @@ def _ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]
 
 @dataclass
 class Reading:
-    """labels: ids. confidence: P(labels | image) over all CTC paths. label_confidences: a probability for each label,
-    the highest that the network gives it on any frame of its run."""
+    """labels: ids. confidence: P(labels | image) over all CTC paths. label_confidences: for each label the highest
+    probability that the network gives it on any frame of its run."""
 
     labels: list[int]
     confidence: float
@@ -204,7 +204,7 @@ class Reading:
 
 @torch.no_grad()
 def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
-    """Best-path decoding: the likeliest class of each frame, repeats merged, blanks dropped (Graves et al. 2006).
+    """Best-path decoding: the most likely class of each frame, repeats merged, blanks dropped (Graves et al. 2006).
 
     logits (T, N, C), lengths (N,) in frames. Returns N readings.
     """
@@ -230,9 +230,9 @@ def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
 def candidate_log_probs(
     log_probs: Tensor, lengths: Tensor, candidates: Sequence[Sequence[Sequence[int]]]
 ) -> list[list[float]]:
-    """log P(labels | image) of several candidates for each picture, summed over all CTC paths, in nats.
+    """log P(labels | image) of several candidates for each image, summed over all CTC paths, in nats.
 
-    log_probs (T, N, C) from `log_probabilities`, candidates: for each picture, some sequences of ids.
+    log_probs (T, N, C) from `log_probabilities`, lengths (N,) in frames, candidates: for each image, sequences of ids.
     """
     rows = torch.tensor([n for n, several in enumerate(candidates) for _ in several], dtype=torch.long)
     flat = [labels for several in candidates for labels in several]
@@ -241,10 +241,10 @@ def candidate_log_probs(
 
 
 def similar_labels(log_probs: Tensor, most: int) -> list[list[int]]:
-    """What else the frames of one picture may say: the greedy reading with one label replaced, left out or put in.
+    """What else the frames of one image may say: the greedy reading with one label replaced, removed or inserted.
 
-    log_probs (T, C) of the picture's own frames. Returns at most `most` sequences of ids, those first whose best path
-    costs least.
+    log_probs (T, C) of the image's own frames. Returns at most `most` sequences of ids, in the order of what their best
+    path costs.
     """
     frames = log_probs.cpu().numpy()
     classes = frames.argmax(1)
