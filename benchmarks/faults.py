@@ -237,8 +237,8 @@ def damage(folder: Path) -> Iterator[Row]:
         data[rng.randrange(len(data))] ^= 1
         last.write_bytes(data)
         out = must(other, "continue_train.py", "--finish")
-        good += "going on from the state before it" in out and same_end(trained(folder), other)
-    yield "last state damaged: goes on from the one before, the same end", tries, good
+        good += "continuing from the state before it" in out and same_end(trained(folder), other)
+    yield "last state damaged: continues from the one before, the same end", tries, good
 
 
 def locks(folder: Path) -> Iterator[Row]:
@@ -254,7 +254,7 @@ def locks(folder: Path) -> Iterator[Row]:
     first.kill()
     first.communicate()
     alive = run(other, "continue_train.py", "--finish")[0] == 0
-    yield "second run on one --model-path: refused; the lock of a dead one: no hindrance", 3, refused + alive
+    yield "second run on one --model-path: refused; the lock of a dead one: no obstacle", 3, refused + alive
 
 
 def table(path: Path) -> dict[str, dict[str, str]]:

@@ -18,8 +18,12 @@ SMALL = (
     "--num-samples 40 --validation-samples 12 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16"
     " --augment-steps 5 --lr-cycle 3 --workers 2 --device cpu"
 ).split()
-os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}  # the same everywhere; a core for each worker
-torch.set_num_threads(1)
+
+
+def pytest_configure():
+    """No GPU, so that results are the same everywhere, and a core for each worker of pytest-xdist."""
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
 
 
 def run_script(folder: Path, name: str, *flags, check: bool = True, env=None) -> subprocess.CompletedProcess:
