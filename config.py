@@ -71,11 +71,11 @@ class Config:
     BATCH_SIZE: int = _setting(16, "images per batch", least=1)
     LEARNING_RATE: float = _setting(2e-3, "Adam's learning rate at the start", least=0, most=1)
     LR_FACTOR: float = _setting(0.5, "ReduceLROnPlateau: factor by which the rate is reduced", least=0.01, most=0.99)
-    LR_PATIENCE: int = _setting(2, "ReduceLROnPlateau: epochs without improvement before it reduces the rate", least=0)
+    LR_PATIENCE: int = _setting(2, "ReduceLROnPlateau: epochs without improvement that it tolerates", least=0)
     LR_CYCLE: int = _setting(
         10, "epochs per cycle, at the end of which the rate has fallen to 0 and starts again; 0 = constant", least=0
     )
-    LR_COOLDOWN: float = _setting(0.8, "last share of a cycle, in which the rate falls to 0", least=0.01, most=1)
+    LR_COOLDOWN: float = _setting(0.8, "final share of a cycle, over which the rate falls to 0", least=0.01, most=1)
     WEIGHT_DECAY: float = _setting(
         0.5, "decoupled weight decay; each step takes this times the learning rate off the weights", least=0, most=10
     )

@@ -1,10 +1,10 @@
-"""Accuracy of the default training, over several seeds: the table that the README quotes.
+"""Accuracy of the default training over several seeds: the table that the README quotes.
 
     python benchmarks/accuracy.py --data-dir DIR                      # train.py, three seeds
     python benchmarks/accuracy.py --data-dir DIR --more-epochs 50     # and continue_train.py after each
 
-Runs the scripts as a user does, one after the other, and scores the whole validation set with predict.py. What the
-runs leave is in --runs-dir; a run that is already there is not trained again.
+Runs the scripts as a user does, one after the other, and scores the whole validation set with predict.py. The results
+are kept in --runs-dir; a run that is already there is not trained again.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def run(folder: Path, script: str, *flags: str) -> str:
 
 
 def train_and_measure(folder: Path, script: str, data_dir: Path, *flags: str) -> dict[str, float]:
-    """Train, then read the whole validation set: its scores, and the training's speed and minutes.
+    """Train, then read the whole validation set: its scores, and the speed and minutes of training.
 
-    Figures that are there from an earlier call are taken as they are.
+    Figures left by an earlier call are reused.
     """
     figures = folder / f"{script}.json"
     if not figures.exists():

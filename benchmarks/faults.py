@@ -3,8 +3,8 @@
     python benchmarks/faults.py                  # all, ten minutes on two cores; needs no dataset
     python benchmarks/faults.py --only hostile   # one of them
 
-Prints a row for each fault: how often it was injected, and how often the promise of the README held. Works on drawn
-names, in a temporary folder, with the scripts as a user runs them.
+Prints a row for each fault: how often it was injected, and how often the promise of the README held. Runs the scripts
+as a user does, on drawn names in a temporary folder.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def trained(folder: Path) -> Path:
 
 
 def run_of(folder: Path, name: str, copy: bool = False) -> Path:
-    """A folder for another run, with or without what the undisturbed one left."""
+    """A folder for another run, with or without the files that the undisturbed one left."""
     whole, other = trained(folder), folder / name
     other.mkdir()
     (other / "data").symlink_to(folder / "data")
@@ -147,7 +147,7 @@ def signals(folder: Path) -> Iterator[Row]:
 
 
 def disk(folder: Path) -> Iterator[Row]:
-    """No space for the next state, from none at all to nearly enough: a tmpfs where it can be mounted, else a limit."""
+    """Too little space for the next state, from none to nearly enough: a limit and, if it can be mounted, a tmpfs."""
     other = run_of(folder, "full", copy=True)
     before = {path.name: path.read_bytes() for path in other.glob("htr_crnn_mini.*")}
     size, good, tries = len(before["htr_crnn_mini.last.pth"]), 0, 8
@@ -322,7 +322,7 @@ def tables(folder: Path) -> Iterator[Row]:
     secret = folder / "secret.jpg"
     secret.write_bytes((folder / "data/train_v2/train" / last).read_bytes())
     escapes = f"../../../secret.jpg,A\n{secret},A\nnul\0.jpg,A\n"
-    odd = {  # read as if nothing were
+    odd = {  # read like any other
         "byte order mark": "\ufeff" + whole,
         "semicolons": whole.replace(",", ";"),
         "tabs": whole.replace(",", "\t"),
@@ -376,7 +376,7 @@ def tables(folder: Path) -> Iterator[Row]:
 
 
 def readings(folder: Path) -> Iterator[Row]:
-    """A reading that is killed again and again, and goes on with --resume."""
+    """A reading that is killed again and again, and continued with --resume."""
     images, rng, done = folder / "to-read", random.Random(3), 0
     images.mkdir()
     for number in range(4000):

@@ -1,13 +1,13 @@
-"""Compare with kraken and PyLaia: the same images, the same machine, one after the other, each with its defaults.
+"""Compare with kraken and PyLaia: the same images on the same machine, one after the other, each with its defaults.
 
     python3.10 -m venv benchmark-runs/pylaia && benchmark-runs/pylaia/bin/pip install pylaia==1.0.7 "numpy<2"
     python3.11 -m venv benchmark-runs/kraken && benchmark-runs/kraken/bin/pip install kraken==7.1.1
     python benchmarks/peers.py --data-dir DIR                   # speed of training and reading, in alternating rounds
-    python benchmarks/peers.py --data-dir DIR --minutes 20      # what each has learned after as many minutes
+    python benchmarks/peers.py --data-dir DIR --minutes 20      # how well each reads after as many minutes of training
 
-Training speed is that of further epochs: the time of a longer run less that of a run of one epoch. Reading goes from a
-folder of the validation images to text, start of the program included. kraken takes one thread by default; give it more
-with --kraken-threads. Neither peer is needed by this project.
+Training speed is that of further epochs: the time of a longer run minus that of a run of one epoch. Reading goes from a
+folder of validation images to text, including the start of the program. kraken uses one thread by default; give it more
+with --kraken-threads. This project needs neither of them.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FEW = 16  # validation images that each program looks at while it trains
 
 
 def seconds(*command: str | Path, cwd: Path) -> float:
-    """How long a command takes; ends the benchmark where it fails."""
+    """How long a command takes; ends the benchmark if it fails."""
     started = time.perf_counter()
     with open(cwd / "printed.txt", "w") as printed:
         done = subprocess.run(

@@ -1,9 +1,9 @@
-"""Measure speed and memory: training, the share of it that is the network's, and reading, for sets of several sizes.
+"""Measure speed and memory of training and reading, and the network's share of training, for sets of several sizes.
 
     python benchmarks/throughput.py --data-dir DIR --sizes 10000 331000
 
-A size beyond the dataset's is made of hard links to its images, in the folder of `--scratch-dir`. Each row comes from
-processes of its own; speeds are medians of alternating rounds. The figures of benchmarks/README.md come from here.
+A set larger than the dataset is made of hard links to its images, in `--scratch-dir`. Each row is measured in processes
+of its own; speeds are medians of alternating rounds. The figures of benchmarks/README.md come from here.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dataset import Lines, batches_by_width, find_images, find_labels  # noqa: E
 from htr.labels import read_labels  # noqa: E402
 from utils import choose_device  # noqa: E402
 
-ROUNDS, BATCHES = 5, 20  # each round trains on so many batches in either way
+ROUNDS, BATCHES = 5, 20  # each round trains on that many batches, with and without all but the network
 
 
 def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
@@ -58,7 +58,7 @@ def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
 
 
 def multiply_adds(model: torch.nn.Module, width: int, height: int) -> int:
-    """Multiply-adds of convolutions, LSTM and linear layers for one picture of a width."""
+    """Multiply-adds of convolutions, LSTM and linear layers for one image of that width."""
     total = 0
 
     def count(module, inputs, output):

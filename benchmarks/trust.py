@@ -1,9 +1,9 @@
-"""Whether CONFIDENCE is true, and what a lexicon brings: fitted on one half of labelled images, measured on the other.
+"""How good CONFIDENCE is, and what a lexicon gains: fitted on one half of labelled images, measured on the other.
 
     python benchmarks/trust.py validation_v2/validation --labels written_name_validation.csv --lexicon names.csv
 
-The halves are swapped, so every image is measured once, by a fit that has not seen it. The table has the means of
-several such splits; the readings of the first are left in --runs-dir as greedy.csv and lexicon.csv.
+The halves are then swapped, so every image is measured once, by a fit that has not seen it. The table shows the means
+of several such splits; the readings of the first are kept in --runs-dir as greedy.csv and lexicon.csv.
 """
 
 import argparse

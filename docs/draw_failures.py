@@ -1,4 +1,4 @@
-"""Draw weights/failures.png: kinds of scans that the shipped weights read badly, drawn anew, with their readings.
+"""Draw weights/failures.png: kinds of images that the shipped weights read badly, each with what they read.
 
 python docs/draw_failures.py
 """
@@ -51,7 +51,7 @@ def neighbours(picture: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def faint(picture: Image.Image, rng: random.Random) -> Image.Image:
-    """Most of the ink lost when the scan was made black and white."""
+    """Most of the ink was lost when the scan was made black and white."""
     patches = Image.frombytes("L", (picture.width // 3 + 1, picture.height // 3 + 1),
                               rng.randbytes((picture.width // 3 + 1) * (picture.height // 3 + 1)))  # fmt: skip
     lost = patches.resize(picture.size, Image.Resampling.BILINEAR).point([255 if v > 110 else 0 for v in range(256)])

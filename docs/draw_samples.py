@@ -1,4 +1,4 @@
-"""Draw samples/ (a dozen names and their labels.csv) and docs/samples.png (what the shipped weights read in them).
+"""Draw samples/ (twelve names and their labels.csv) and docs/samples.png (what the shipped weights read in them).
 
 python docs/draw_samples.py
 """

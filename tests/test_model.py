@@ -272,7 +272,7 @@ def test_frames_of_a_width():
 
 
 def test_overfits_one_batch(data_dir):
-    """The whole network learns eight pictures by heart."""
+    """The whole network memorises eight images."""
     torch.manual_seed(0)
     files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
     images, widths = collate([load_image(file, geometry(Config(IMG_HEIGHT=32))) for file in files])
