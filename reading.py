@@ -43,7 +43,7 @@ WINDOW = 512  # images that are sorted by width together
 SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image
 SHOWN = 12  # readings in the summary
 
-Image = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
+MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
 
 
 # ----------------------------------------------------------------------------------------------- network
@@ -160,7 +160,7 @@ class Reader:
             for part in parallel.gather(rows) or []:
                 yield from part
 
-    def window_rows(self, names: Sequence[str], images: Sequence[Image], batch_size: int) -> list[Row]:
+    def window_rows(self, names: Sequence[str], images: Sequence[MaybeImage], batch_size: int) -> list[Row]:
         """A row of `columns` for each image, read in batches of similar width."""
         rows = []
         for name, image, evidence in zip(names, images, self.read_all(images, batch_size), strict=True):
@@ -178,7 +178,7 @@ class Reader:
     def columns(self) -> tuple[str, ...]:
         return COLUMNS + LEXICON_COLUMNS if self.prior else COLUMNS
 
-    def read_all(self, images: Sequence[Image], batch_size: int) -> list[Evidence | None]:
+    def read_all(self, images: Sequence[MaybeImage], batch_size: int) -> list[Evidence | None]:
         """Read images in batches of similar width; None for those that could not be read.
 
         A CPU reads several batches at once, each in one thread: that wastes less than several threads on one batch.
@@ -208,7 +208,7 @@ class Job:
     paths: images or folders. output_dir: None writes nothing. labels: a CSV of true texts. lexicon: a CSV of known
     names. html, spreadsheet: write report.html, predictions.spreadsheet.csv. resume: keep what a stopped run had read.
     calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that is weighed.
-    workers: threads that decode images.
+    workers: threads that decode images. Raises ValueError where these contradict each other.
     """
 
     model_path: str | Path
@@ -227,6 +227,8 @@ class Job:
     def __post_init__(self):
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
             raise ValueError("html, spreadsheet and resume need a folder to write to")
+        if self.calibrate and not self.labels:
+            raise ValueError("calibrate needs labels, the true texts of images that the network was not trained on")
 
 
 @dataclass
@@ -375,7 +377,7 @@ def fit_confidence(
 
 def calibrate(
     model_path: str | Path,
-    images: Sequence[Image],
+    images: Sequence[MaybeImage],
     truths: Sequence[str],
     lexicon: Lexicon | None,
     device: str,

@@ -426,8 +426,9 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
                 if stopped:
                     break
                 if due:
-                    state.loss_sum, saved = loss_sum.total(), time.monotonic()
+                    state.loss_sum = loss_sum.total()
                     save_state(state)
+                    saved = time.monotonic()
     state.loss_sum = loss_sum.total()
     return not any(parallel.any_process(stopped, bool(stop)))
 

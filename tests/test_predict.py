@@ -141,7 +141,9 @@ def without_speed(text: str) -> str:
     return re.sub(r"\d+ images/s", "", text)
 
 
-def test_what_needs_a_folder_is_refused_without_one():
+def test_options_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="calibrate needs labels"):
+        predict_batch("htr_crnn_mini.pth", "test_v2", calibrate=True)
     for option in ("html", "spreadsheet", "resume"):
         with pytest.raises(ValueError, match="need a folder"):
             predict_batch("htr_crnn_mini.pth", "test_v2", save_csv=False, **{option: True})

@@ -173,6 +173,15 @@ def test_training_stops_where_the_gradient_stays_without_a_finite_value(lossy, t
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
 
 
+def test_skipped_steps_are_counted(lossy, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(TINY, BATCH_SIZE=2, MINI_MODEL_PATH=str(tmp_path / "a.pth"))
+    monkeypatch.setattr(training, "validate", lambda *_: (1.0, Score(1, 2, 0, 1)))
+    monkeypatch.setattr(training, "calibrate_on_validation", lambda *_: None)
+    lossy(float("nan"))
+    fit(new_state(config, Alphabet("AB"), CPU), lines(["AB", "BA", "A", "B", "BB"]), lines(["AB"]), 1)
+    assert "epoch 1: 3 steps skipped because their gradient was not finite" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("validation_losses", "best"), [([3.0, float("nan")], 1), ([float("nan"), 3.0, 2.0], 3), ([float("nan")], None)]
 )
@@ -260,6 +269,15 @@ def test_a_damaged_state_is_replaced_by_the_one_before(tmp_path, capsys):
     previous_path(path).write_bytes(b"")
     with pytest.raises(HTRError, match=r"a\.last\.pth is damaged"):
         load_last(path)
+
+
+@pytest.mark.parametrize("part", ["average", "optimizer", "steps"])
+def test_an_incomplete_state_is_refused(part):
+    state = new_state(TINY, Alphabet("AB"), CPU)
+    checkpoint = state.last_checkpoint()
+    del checkpoint[part]
+    with pytest.raises(HTRError, match=rf"a\.last\.pth holds no complete state to continue from: '{part}'"):
+        restore_state(checkpoint, TINY, state.alphabet, CPU, "a.last.pth")
 
 
 def test_best_weights_that_are_damaged_are_replaced_by_the_next(tmp_path, capsys):
