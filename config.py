@@ -54,6 +54,7 @@ class Config:
         least=0.1,
         most=10,
     )
+    LEVELS: bool = _setting(True, "make paper white and ink black, whatever the paper, the ink and the light")
     MAX_WIDTH: int = _setting(
         2048, "largest width in pixels after scaling; wider images are squeezed", least=64, most=32768
     )

@@ -34,8 +34,8 @@ Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image
 
 
 def geometry(config: Config) -> Geometry:
-    """How large the network wants its lines."""
-    return Geometry(config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH)
+    """How the network wants its lines."""
+    return Geometry(config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH, config.LEVELS)
 
 
 def label_rules(config: Config) -> LabelRules:
@@ -101,6 +101,7 @@ class Sample:
     used: list[int] = field(default_factory=list)
     unreadable: list[tuple[int, str]] = field(default_factory=list)  # with the reason
     too_long: list[int] = field(default_factory=list)
+    pages: int = 0  # after the first, in the files used
 
     @property
     def read(self) -> int:
@@ -130,6 +131,8 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     else:
         packed, sample = keep_in_file(split, fingerprint(config, folder, candidates, wanted), images, sample)
     lines = Lines([candidates[i][0] for i in sample.used], packed, [candidates[i][1] for i in sample.used], counts)
+    if sample.pages:
+        print(f"{split}: {sample.pages:,} pages after the first of a file, not read")
     counts["used"] = len(lines)
     counts["not drawn"] = len(candidates) - sample.read
     counts["image unreadable"] = len(sample.unreadable)
@@ -196,11 +199,12 @@ def usable_images(
     for i, image in enumerate(images):
         if isinstance(image, ImageError):
             sample.unreadable.append((i, str(image)))
-        elif not fits(candidates[i][1], image.shape[1]):
+        elif not fits(candidates[i][1], image.pixels.shape[1]):
             sample.too_long.append(i)
         else:
             sample.used.append(i)
-            yield image
+            sample.pages += image.pages - 1
+            yield image.pixels
         if len(sample.used) == wanted:
             break
 

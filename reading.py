@@ -17,7 +17,7 @@ from config import READING_BATCH_SIZE, Config
 from dataset import collate, geometry, label_rules
 from htr import parallel
 from htr.confidence import FLOOR, Calibration, Trigrams
-from htr.images import Found, ImageError, find_files, read_images
+from htr.images import Decoded, Found, ImageError, find_files, read_images
 from htr.labels import Alphabet
 from htr.lexicon import Choice, Lexicon, Prior, fit_prior
 from htr.report import LeastSure, write_report
@@ -160,10 +160,11 @@ class Reader:
             for part in parallel.gather(rows) or []:
                 yield from part
 
-    def window_rows(self, names: Sequence[str], images: Sequence[MaybeImage], batch_size: int) -> list[Row]:
-        """A row of `columns` for each image, read in batches of similar width."""
+    def window_rows(self, names: Sequence[str], images: Sequence[Decoded | ImageError], batch_size: int) -> list[Row]:
+        """A row of `columns`, and the number of its PAGES, for each image, read in batches of similar width."""
         rows = []
-        for name, image, evidence in zip(names, images, self.read_all(images, batch_size), strict=True):
+        pixels = [image if isinstance(image, ImageError) else image.pixels for image in images]
+        for name, image, evidence in zip(names, images, self.read_all(pixels, batch_size), strict=True):
             if evidence is None:
                 values = (name, "", "", str(image), "", "", "", "")
             else:
@@ -171,7 +172,8 @@ class Reader:
                 characters = " ".join(f"{p:.4f}" for p in evidence.reading.label_confidences)
                 values = (name, choice.text, round(choice.probability, 6), "", characters)
                 values += (evidence.text, choice.runner_up, round(choice.runner_up_probability, 6))
-            rows.append(dict(zip(self.columns, values, strict=False)))
+            pages = 1 if isinstance(image, ImageError) else image.pages
+            rows.append(dict(zip(self.columns, values, strict=False)) | {"PAGES": pages})
         return rows
 
     @property
@@ -243,11 +245,16 @@ class Outcome:
     done: int = 0  # images with a row, of those in `found`
     new: int = 0  # of which were read by this run, not taken over from a stopped one
     seconds: float = 0.0
+    pages: int = 0  # after the first, which are not read
+    of_many_pages: str = ""  # the first file that has some
     shown: list[Row] = field(default_factory=list)  # the first readings
     failed: list[str] = field(default_factory=list)  # a line for each image that could not be read
 
     def add(self, row: Row, path: Path) -> None:
         self.done += 1
+        if row.get("PAGES", 1) > 1:
+            self.pages += row["PAGES"] - 1
+            self.of_many_pages = self.of_many_pages or printable(row["FILENAME"], 200)
         if self.least_sure is not None:
             self.least_sure.add(row, path)
         if row["ERROR"]:
@@ -275,6 +282,8 @@ class Outcome:
             lines.append(f"of these, read by the run before: {total - self.new:,}")
         if self.found.others:
             lines.append(f"files passed over, as no images: {self.found.others:,}")
+        if self.pages:
+            lines.append(f"pages after the first of a file, not read: {self.pages:,} ({self.of_many_pages} has some)")
         if self.found.linked_folders:
             lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
         if self.truth:
@@ -414,7 +423,8 @@ def calibrate_on(job: Job, found: Found) -> None:
     truth = Truth(job.labels, rules)
     labelled = [(path, truth.of(name)) for name, path in found.files if truth.of(name) is not None]
     images = read_images([path for path, _ in labelled], geometry(settings), job.workers)
+    images = [image if isinstance(image, ImageError) else image.pixels for image in images]
     lexicon = Lexicon.load(job.lexicon, rules) if job.lexicon else None
     texts = [text for _, text in labelled]
     with only_training(job.model_path):
-        calibrate(job.model_path, list(images), texts, lexicon, job.device, job.batch_size)
+        calibrate(job.model_path, images, texts, lexicon, job.device, job.batch_size)

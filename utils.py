@@ -20,7 +20,7 @@ from htr.scripts import HTRError
 from model import CRNN
 
 FORMAT = "htr-crnn"
-VERSION = 1  # of the checkpoints that this program writes; see `upgrade`
+VERSION = 2  # of the checkpoints that this program writes; see `upgrade`
 
 
 # ------------------------------------------------------------------------------------------------ device
@@ -132,10 +132,16 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return upgrade(checkpoint, path)
 
 
-# What turns a checkpoint of each version into one of the next, and why. A new setting needs no version of its own as
-# long as its default computes what the program did before it; one that is renamed or removed, or gets a default that
-# computes something else, does: raise VERSION, and say here what older checkpoints have in its place.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+def without_levels(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 -> 2. The networks of version 1 were trained on greys as they were: paper was not made white."""
+    config = checkpoint.get("config")
+    return checkpoint | {"config": config | {"LEVELS": False}} if isinstance(config, dict) else checkpoint
+
+
+# What turns a checkpoint of each version into one of the next. A new setting needs no version of its own as long as its
+# default computes what the program did before; one that is renamed or removed, or whose default computes something
+# else, does: raise VERSION, and say here what older checkpoints have in its place.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: without_levels}
 
 
 def upgrade(checkpoint: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def main() -> None:
     trigrams = Trigrams.of(lexicon.words)
     reader.prior = Prior(lexicon, trigrams)
     images = read_images([path for _, path in files], geometry(reader.config), 2)
-    evidence = reader.read_all(list(images), 64)
+    evidence = reader.read_all([image.pixels for image in images], 64)
 
     rows: dict[str, list[dict[str, float]]] = {"greedy": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)

@@ -1,27 +1,38 @@
 """Images of handwriting: found in folders, and decoded from files into grey lines of one height."""
 
 import contextlib
+import io
 import itertools
-import math
 import os
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.files import file_name, list_files
+from htr.levels import contrast, normalise_levels
 from htr.scripts import HTRError, printable
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder runs, whatever a file is called
+SUFFIXES = set(".apng .bmp .dib .gif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder runs, whatever the name
+NOT_READ = {  # images by their names, which nothing here decodes
+    ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIF", ".hif": "HEIF", ".j2k": "JPEG 2000", ".jp2": "JPEG 2000",
+    ".jpf": "JPEG 2000", ".jpx": "JPEG 2000", ".jxl": "JPEG XL",
+}  # fmt: skip
+SIGNATURES = {  # the same by the bytes from a position on
+    (4, b"ftypavif"): "AVIF", (4, b"ftypavis"): "AVIF", (4, b"ftyphei"): "HEIC", (4, b"ftyphev"): "HEIC",
+    (4, b"ftypmif1"): "HEIF", (4, b"ftypmsf1"): "HEIF", (0, b"\0\0\0\x0cjP  "): "JPEG 2000",
+    (0, b"\xff\x4f\xff\x51"): "JPEG 2000", (0, b"\xff\x0a"): "JPEG XL", (4, b"JXL "): "JPEG XL", (0, b"%PDF"): "PDF",
+}  # fmt: skip
 MAX_BYTES = 500_000_000  # a larger file is refused before it is opened,
 MAX_PIXELS = 50_000_000  # a larger image before it is decoded
-PREPROCESSING = 1  # to be raised whenever `load_image` gives other pixels
+MOST_REPAIRED = 50_000_000  # bytes of a file that is given a second try
+PREPROCESSING = 2  # to be raised whenever `load_image` gives other pixels
 
 # An image is read or refused; what Pillow finds odd about it helps nobody who reads a hundred thousand.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -33,41 +44,205 @@ class ImageError(Exception):
 
 
 class Geometry(NamedTuple):
-    """How large `load_image` makes a line.
+    """How `load_image` makes a line of an image.
 
     height: in pixels. max_scale: a small image is enlarged by this factor at most. max_width: in pixels, after scaling.
+    levels: whether paper is made white and ink black; without it greys stay as they are.
     """
 
     height: int
     max_scale: float
     max_width: int
+    levels: bool = True
 
 
-def to_grey(image: Image.Image) -> Image.Image:
+class Decoded(NamedTuple):
+    """A line, and what its file holds beside it.
+
+    pixels: grey uint8 (H, W). pages: of the file, of which the first is the line.
+    """
+
+    pixels: np.ndarray
+    pages: int
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
+    """Decode an image file. Returns its first page, and the number of its pages.
+
+    With `size`, a JPEG may be decoded smaller, but not below that. Raises ImageError where the file is missing, is no
+    image, is damaged or is too large.
+    """
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a folder" + ("" if os.access(path, os.R_OK | os.X_OK) else " that cannot be searched"))
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
+            raise ImageError("is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        with open(path, "rb") as file:  # by its path, Pillow would map a TIFF, and misread one that is turned
+            try:
+                return _decode(file, size)
+            except (OSError, ValueError) as error:
+                repaired = None if status.st_size > MOST_REPAIRED else _decode_anyway(file, error)
+                if repaired is None:
+                    raise
+                return repaired
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("not found") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(_unknown(path)) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"cannot be read: {printable(reason, 200)}") from error
+
+
+def _decode(file: IO[bytes], size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
+    file.seek(0)
+    image = Image.open(file, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    pages = _pages(image)
+    if image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(284) == 2:
+        return _planes(image, file), pages
+    if size:
+        image.draft("L", size)
+    image.load()
+    return image, pages
+
+
+def _pages(image: Image.Image) -> int:
+    """The number of pages or frames; 1 where what comes after the first one is damaged."""
+    with contextlib.suppress(Exception):
+        return getattr(image, "n_frames", 1)
+    return 1
+
+
+def _planes(image: Image.Image, file: IO[bytes]) -> Image.Image:
+    """A TIFF whose channels are stored one after the other; Pillow reads 16-bit ones as if they had 8 bits."""
+    tags = image.tag_v2
+    bits = set(tags.get(258, (8,)))
+    if bits == {8}:
+        image.load()
+        return image
+    if bits != {16} or tags.get(259, 1) != 1 or 273 not in tags:
+        raise ImageError("is a TIFF with separate colour planes of more than 8 bits: save it as a PNG")
+    strips = []
+    for offset, count in zip(tags[273], tags[279], strict=True):
+        file.seek(offset)
+        strips.append(file.read(count))
+    kind = ">u2" if tags.prefix == b"MM" else "<u2"
+    planes = np.frombuffer(b"".join(strips), dtype=kind).reshape(3, tags[257], tags[256])  # (3, H, W)
+    pixels = Image.fromarray(np.ascontiguousarray((planes / 257 + 0.5).astype(np.uint8).transpose(1, 2, 0)))
+    pixels.getexif()[0x0112] = tags.get(0x0112, 1)  # its orientation
+    return pixels
+
+
+def _decode_anyway(file: IO[bytes], error: Exception) -> tuple[Image.Image, int] | None:
+    """A second try for a file in which all pixels are there: one without its end, or with too much text beside them."""
+    file.seek(0)
+    data = file.read()
+    if data.startswith(b"\x89PNG") and isinstance(error, ValueError):
+        return _decode(io.BytesIO(_without_text(data)))
+    if "truncated" not in str(error):
+        return None
+    # If all pixels are there, it makes no difference what follows.
+    data = data.removesuffix(b"\xff")  # half of the mark that ends a JPEG
+    tries = [data + filler + b"\xff\xd9" for filler in (b"", b"\x55" * 64, b"\xaa" * 64, b"\0" * 64)]
+    with contextlib.suppress(Exception):
+        (first, pages), *others = (_decode(io.BytesIO(each)) for each in tries)
+        if all(ImageChops.difference(first, other).getbbox(alpha_only=False) is None for other, _ in others):
+            return first, pages
+    return None
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG without its texts and colour profile (PNG specification, 5.3: length, type, data, checksum)."""
+    kept, place = [png[:8]], 8
+    while place + 12 <= len(png):
+        end = place + 12 + int.from_bytes(png[place : place + 4], "big")
+        if png[place + 4 : place + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(png[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _unknown(path: str | os.PathLike) -> str:
+    """Why a file that no decoder knows is not read."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    by_suffix = NOT_READ.get(Path(path).suffix.lower())
+    name = next((name for (at, mark), name in SIGNATURES.items() if head[at:].startswith(mark)), by_suffix)
+    if name is None:
+        return "cannot be read: not an image in a known format"
+    return f"cannot be read: it is in {name}; convert it to PNG or JPEG"
+
+
+# ------------------------------------------------------------------------------------------------ pixels
+
+
+def to_grey(image: Image.Image, levels: bool = True) -> Image.Image:
     """Convert an image of any Pillow mode to mode L as a viewer shows it, on white paper.
 
-    Applies the EXIF orientation, composites transparency on white and scales 16-bit and float values, so that the
-    same text in any lossless encoding gives the same pixels. Of several frames the first is taken.
+    Applies the EXIF orientation and composites transparency, so that the same text in any lossless encoding gives the
+    same pixels. With `levels`, values of more than 8 bits are scaled to their own range, and of a coloured image the
+    channel is taken that shows most. Raises ImageError where values are not finite.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel, in a 16- or a 32-bit mode
-        return image.convert("I").point(lambda v: v * (1 / 257) + 0.5).convert("L")
-    if image.mode == "F":
-        least, most = image.getextrema()
-        if not (math.isfinite(least) and math.isfinite(most)):
-            raise ImageError("has pixels that are not finite")
-        scale = 255 if most <= 1 else 1 if most <= 255 else 1 / 257
-        return image.point(lambda v: v * scale + 0.5).convert("L")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _scaled(image, levels)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode not in ("1", "L"):
-        image = image.convert("RGB")
-    return image.convert("L")
+        image = _on_paper(image.convert("RGBA"))
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    image = image.convert("RGB")
+    grey = image.convert("L")
+    red, green, blue = image.split()
+    if not levels or all(ImageChops.difference(green, other).getextrema()[1] <= 8 for other in (red, blue)):
+        return grey
+    return max((grey, red, green, blue), key=lambda channel: _shown(channel) * (1.3 if channel is grey else 1))
+
+
+def _shown(grey: Image.Image) -> float:
+    """The range of greys of an image, from a part of its pixels."""
+    return contrast(np.asarray(grey)[:: 1 + grey.height // 512, :: 1 + grey.width // 512])
+
+
+def _scaled(image: Image.Image, levels: bool) -> Image.Image:
+    """Mode I, I;16 or F to mode L."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("has pixels that are not finite")
+    low, high = 0.0, 65535.0
+    if levels:
+        low, high = np.percentile(values, (0.1, 99.9))  # of 10, 12, 16 bits, or whatever numbers
+        if high - low < 1e-12:
+            low = high - 1
+    elif image.mode == "F":
+        high = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else high
+    return Image.fromarray(np.clip((values - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8))
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """RGBA on paper: white, or black where only that shows anything; alpha that is 0 everywhere means nothing."""
+    if image.getchannel("A").getextrema()[1] == 0:
+        return image.convert("RGB")
+    white, black = (
+        Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("RGB")
+        for paper in ("white", "black")
+    )
+    return black if _shown(white.convert("L")) < 0.35 * _shown(black.convert("L")) else white
 
 
 def cut_margins(grey: Image.Image) -> Image.Image:
-    """Crop the blank margins of a mode-L image to two pixels; light writing on dark is inverted.
+    """Crop the blank margins of a mode-L image to two pixels; where the median is dark, it is inverted.
 
     Paper is the median grey; ink is whatever is darker than halfway from there to the darkest pixel. A blank image
     stays as it is.
@@ -85,59 +260,28 @@ def cut_margins(grey: Image.Image) -> Image.Image:
     return grey.crop((max(0, left - 2), max(0, top - 2), min(grey.width, right + 2), min(grey.height, bottom + 2)))
 
 
-@contextlib.contextmanager
-def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Open an image file without decoding it yet.
-
-    Raises ImageError where the file is missing, is no image or is too large, and for whatever else goes wrong while it
-    is open.
-    """
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError("is a folder" + ("" if os.access(path, os.R_OK | os.X_OK) else " that cannot be searched"))
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its writer
-            raise ImageError("is not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            yield image
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError("not found") from error
-    except UnidentifiedImageError as error:
-        raise ImageError("cannot be read: not an image in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"has more than {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # decoders raise nearly anything on damaged files
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(f"cannot be read: {printable(reason, 200)}") from error
-
-
-def load_image(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
+def load_image(path: str | os.PathLike, geometry: Geometry) -> Decoded:
     """Read an image file as the network's input, the same way in training and in prediction.
 
-    Margins are cropped and the rest is scaled to `geometry.height`, keeping the aspect ratio, but enlarged by
-    `geometry.max_scale` at most: a small scan then lies in the middle of white paper, with letters as large as those of
-    a tall one. Returns grey uint8 (height, W), white paper = 255; an image wider than `geometry.max_width` is squeezed
-    to it. Raises ImageError where the file is no image, is damaged or is too large.
+    Levels are normalised and margins cropped; the rest is scaled to `geometry.height`, keeping the aspect ratio, but
+    enlarged by `geometry.max_scale` at most: a small scan then lies in the middle of white paper, with letters as large
+    as those of a tall one. Returns grey uint8 (height, W), white paper = 255; an image wider than `geometry.max_width`
+    is squeezed to it. Raises ImageError where the file is no image, is damaged or is too large.
     """
-    with open_image(path) as image:
-        grey = cut_margins(to_grey(image))
+    image, pages = open_image(path)
+    grey = to_grey(image, geometry.levels)
+    grey = cut_margins(normalise_levels(grey) if geometry.levels else grey)
     scale = min(geometry.height / grey.height, geometry.max_scale)
     width = min(max(1, round(grey.width * scale)), geometry.max_width)
     height = max(1, round(grey.height * scale))
     paper = Image.new("L", (width, geometry.height), 255)
     paper.paste(grey.resize((width, height), Image.Resampling.BILINEAR), (0, (geometry.height - height) // 2))
-    return np.array(paper)
+    return Decoded(np.array(paper), pages)
 
 
 def read_images(
     paths: Sequence[str | os.PathLike], geometry: Geometry, workers: int, window: int = 512
-) -> Iterator[np.ndarray | ImageError]:
+) -> Iterator[Decoded | ImageError]:
     """Read image files on `workers` threads (0 = on the calling one), in order and at most two windows ahead.
 
     Yields what `load_image` returns, or the ImageError that it raised.
@@ -163,6 +307,9 @@ def read_images(
                 yield from (future.result() for future in futures)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+# ---------------------------------------------------------------------------------------------- in folders
 
 
 class Found(NamedTuple):
@@ -202,4 +349,4 @@ def find_files(paths: Iterable[str | Path]) -> Found:
 
 def has_suffix(name: str) -> bool:
     """Whether a file of that name should be an image."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return Path(name).suffix.lower() in SUFFIXES | NOT_READ.keys()

@@ -26,6 +26,7 @@ def write_predictions(
     rows: Iterable[Row], output_dir: str | Path, columns: Sequence[str], spreadsheet: bool = False
 ) -> Iterator[Row]:
     """Pass rows through while writing predictions.csv and predictions.txt, which appear after the last row.
+    Of a row only `columns` are written.
 
     With `spreadsheet`, also writes predictions.spreadsheet.csv, a copy in which a cell that a spreadsheet would take
     for a formula begins with an apostrophe. predictions.txt has one line per row, whatever the texts hold.
@@ -35,11 +36,11 @@ def write_predictions(
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(whole_file(output_dir / "predictions.csv", **options))
         text = stack.enter_context(whole_file(output_dir / "predictions.txt", **options))
-        writers = [csv.DictWriter(table, columns, lineterminator="\n")]
+        writers = [csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")]
         if spreadsheet:
             options["encoding"] = "utf-8-sig"  # without its mark, some take it for another encoding
             copy = stack.enter_context(whole_file(output_dir / "predictions.spreadsheet.csv", **options))
-            writers.append(csv.DictWriter(copy, columns, lineterminator="\r\n"))
+            writers.append(csv.DictWriter(copy, columns, lineterminator="\r\n", extrasaction="ignore"))
         for writer in writers:
             writer.writeheader()
         for row in rows:

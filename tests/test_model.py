@@ -275,7 +275,7 @@ def test_overfits_one_batch(data_dir):
     """The whole network memorises eight images."""
     torch.manual_seed(0)
     files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
-    images, widths = collate([load_image(file, geometry(Config(IMG_HEIGHT=32))) for file in files])
+    images, widths = collate([load_image(file, geometry(Config(IMG_HEIGHT=32))).pixels for file in files])
     labels = [[n % 4, n // 4, n % 4, 3 - n % 4] for n in range(8)]
     model = CRNN(4, 32, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

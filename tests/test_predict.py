@@ -16,7 +16,7 @@ from conftest import ROOT
 from PIL import Image
 
 import reading
-from htr.images import find_files
+from htr.images import Decoded, find_files
 from htr.scores import LABEL_COLUMNS
 from htr.scripts import HTRError
 from predict import predict_batch, predict_single_image
@@ -199,7 +199,9 @@ def test_folders_are_streamed(trained, data_dir, monkeypatch):
     read = []
     monkeypatch.setattr(reading, "WINDOW", 2)
     monkeypatch.setattr(
-        reading, "read_images", lambda paths, *_: (read.append(p) or np.zeros((64, 40), dtype=np.uint8) for p in paths)
+        reading,
+        "read_images",
+        lambda paths, *_: (read.append(p) or Decoded(np.zeros((64, 40), dtype=np.uint8), 1) for p in paths),
     )
     reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
     rows = reader.rows([(str(n), n) for n in range(100)], batch_size=2, workers=0)

@@ -11,7 +11,7 @@ SCRIPTS = {"train", "continue_train", "predict"}
 LOOPS = {"training", "reading"}
 SHARED = {"config", "model", "dataset", "utils"}
 PARTS = {f"htr.{path.stem}" for path in (ROOT / "htr").glob("*.py") if path.stem != "__init__"}
-WITHOUT_TORCH = "images labels files lexicon confidence scores tables report synthetic curves scripts".split()
+WITHOUT_TORCH = "images levels labels files lexicon confidence scores tables report synthetic curves scripts".split()
 
 
 def imports(module: str) -> set[str]:

@@ -82,7 +82,7 @@ def saved(value) -> bytes:
     return buffer.getvalue()
 
 
-CHECKPOINT = {"format": "htr-crnn", "version": 1}
+CHECKPOINT = {"format": "htr-crnn", "version": 2}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ CHECKPOINT = {"format": "htr-crnn", "version": 1}
         (lambda path: signed(path, saved([1, 2])), "not a checkpoint of this program"),
         (
             lambda path: signed(path, saved(CHECKPOINT | {"version": 99})),
-            "newer version.*format 99.*up to 1.*update",
+            "newer version.*format 99.*up to 2.*update",
         ),
     ],
 )

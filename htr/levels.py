@@ -1,0 +1,294 @@
+"""Levels: turns handwriting on any paper, in any light, into black ink on white paper.
+
+Ink is what is thinner than its surroundings and darker, or on dark paper lighter. So the paper's light at each pixel is
+estimated by a morphological closing, which fills in everything thin (Serra 1982; the difference is the "black hat"),
+and ink is the share of that light that is missing. What share counts as black is a quantile over all ink, so that
+neither a dead pixel nor a staple nor a printed frame sets the scale.
+"""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+WHITE = 250  # greys from here on are white paper in a binarised scan
+MOST_PIXELS = 4_000_000  # a larger image is reduced first
+FAINTEST = 0.03  # share of the light that ink takes away at least
+FEWEST = 12  # pixels that make a writing; fewer are dust on a blank page
+CANVAS = 0.6  # what surrounds the paper is darker than this share of it
+
+
+def normalise_levels(grey: Image.Image) -> Image.Image:
+    """Make paper white (255) and ink black (about 0) in a mode-L image, whatever the paper, the ink and the light.
+
+    What is around the paper becomes white, or is cut off: the result may be smaller. A blank image becomes white. An
+    image that is black on white already, as a binarised scan is, stays as it is, and white on black is inverted.
+    """
+    for image in (grey, ImageOps.invert(grey)):
+        if is_black_on_white(image):
+            return image
+    while grey.width * grey.height > MOST_PIXELS:
+        grey = grey.reduce(2)
+    return Image.fromarray(to_black_on_white(np.asarray(grey, dtype=np.float32)))
+
+
+def is_black_on_white(image: Image.Image) -> bool:
+    """Whether nearly all is white and the rest is mostly black, with no ruled line, canvas or corner among it."""
+    histogram = image.histogram()
+    total, counts = sum(histogram), np.cumsum(histogram)
+    white, light, ink = total - counts[WHITE - 1], counts[WHITE - 1] - counts[127], counts[242]
+    darkest, dark = np.searchsorted(counts, (0.02 * ink, 0.1 * ink))
+    if white < 0.75 * total or light > 0.16 * total or darkest > 70 or dark > 105:
+        return False
+    pixels = np.asarray(image)
+    height, width = pixels.shape
+    edges = pixels[[0, -1]] < 128
+    longest = max(first_run(line) for edge in edges for line in (edge, edge[::-1]))
+    if longest >= min(width, max(0.75 * height, 0.1 * width)) or (edges.mean(1) >= 0.5).any():
+        return False
+    if ((pixels < 243).mean(1) > 0.55).any():
+        return False
+    rows, columns = (np.flatnonzero((pixels < 128).any(axis)) for axis in (1, 0))
+    box = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels
+    return bool((box < 128).mean() < 0.5)  # more is paper on a canvas
+
+
+def to_black_on_white(pixels: np.ndarray) -> np.ndarray:
+    """float (H, W) in [0, 255] -> uint8 (H', W'): paper 255, ink about 0."""
+    blank = np.full(pixels.shape, 255, dtype=np.uint8)
+    noise = noise_of(pixels)
+    if contrast(pixels) <= max(4, 6 * noise):
+        return blank
+    pixels = cut_canvas(pixels, noise)
+    on_paper = paper_mask(pixels, noise)
+    paper = float(np.median(pixels[on_paper]))
+    lowest, highest = np.percentile(pixels[on_paper], (0.5, 99.5))
+    if has_light_ink(np.where(on_paper, pixels, paper)):
+        pixels, paper = highest + lowest - pixels, highest + lowest - paper
+    brightest = np.percentile(pixels[on_paper], 90)  # above it are reflections, and halos of a sharpened photo
+    pixels = even_light(np.clip(pixels, 0, brightest), paper)
+    dark = missing_light(pixels, paper)
+
+    deviation = max(1.4826 * float(np.median(dark)), noise / max(paper, 1))
+    dark = remove_lines(dark, max(FAINTEST, 4 * deviation))
+    ink = dark > max(FAINTEST, 5 * deviation)
+    ink &= neighbours(ink) >= 3  # no single pixels
+    writing = ink & (ink.mean(1) < 0.6)[:, None] & (ink.mean(0) < 0.8)  # without the lines of a form
+    if writing.sum() < FEWEST:
+        writing = ink
+    if writing.sum() < FEWEST:
+        return blank[: len(dark), : dark.shape[1]]
+    black = min(1.0, float(np.percentile(dark[writing], 75)) / 0.85)  # as it is in a binarised scan
+    floor = min(2 * deviation, 0.5 * black)
+    strength = np.clip((dark - floor) / (black - floor), 0, 1) * dilate(ink, 5)
+    return np.rint(255 * (1 - strength)).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------ measurements
+
+
+def noise_of(pixels: np.ndarray) -> float:
+    """The standard deviation of the noise, from differences of neighbours."""
+    return float(np.median(np.abs(np.diff(pixels, axis=1)))) * 1.4826 / 2**0.5 if pixels.shape[1] > 1 else 0.0
+
+
+def contrast(pixels: np.ndarray) -> float:
+    """The range of greys, without the half per cent at either end."""
+    return float(np.ptp(np.percentile(pixels, (0.5, 99.5))))
+
+
+def first_run(flags: np.ndarray) -> int:
+    """How many are set before the first that is not."""
+    return len(flags) if flags.all() else int(np.argmin(flags))
+
+
+def has_light_ink(pixels: np.ndarray) -> bool:
+    """Whether the writing is lighter than the paper: a vote of parts of the line, each about as wide as it is high."""
+    vote = 0.0
+    for part in np.array_split(pixels, max(1, round(pixels.shape[1] / pixels.shape[0])), axis=1):
+        low, middle, high = np.percentile(part, (1, 50, 99))
+        vote += (high - middle) - (middle - low)
+    return vote > 0
+
+
+# ---------------------------------------------------------------------------------------- what is no ink
+
+
+def cut_canvas(pixels: np.ndarray, noise: float) -> np.ndarray:
+    """Cut off the rows and columns of one colour around the paper, where that is another one."""
+    span = contrast(pixels)
+    tolerance = max(4, 6 * noise, 0.15 * span)
+    runs, colours = [], []
+    for axis in (1, 0):
+        low, middle, high = np.percentile(pixels, (2, 50, 98), axis=axis)
+        uniform = high - low <= tolerance
+        for lines, flags in ((middle, uniform), (middle[::-1], uniform[::-1])):
+            runs.append(first_run(flags & (np.abs(lines - lines[0]) <= tolerance)))
+            colours.append(lines[0])
+    (top, bottom, left, right), (height, width) = runs, pixels.shape
+    inner = pixels[top : height - bottom, left : width - right]
+    if not inner.size:
+        return pixels
+    paper = np.median(inner)
+    if not is_area(np.abs(inner - paper) <= tolerance):
+        return pixels
+    top, bottom, left, right = (
+        run * (abs(colour - paper) > 0.35 * span) for run, colour in zip(runs, colours, strict=True)
+    )
+    return pixels[top : height - bottom, left : width - right]
+
+
+def paper_mask(pixels: np.ndarray, noise: float) -> np.ndarray:
+    """(H, W) bool: what is paper and ink, not the canvas around paper that lies askew."""
+    everything = np.ones(pixels.shape, dtype=bool)
+    ring = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    colour, tolerance = np.median(ring), max(0.15 * contrast(pixels), 4 * noise)
+    if (np.abs(ring - colour) <= tolerance).mean() < 0.6:
+        return everything
+    alike = np.abs(pixels - colour) <= tolerance
+    canvas = np.zeros_like(alike)
+    for axis in (0, 1):  # from each side as far as the colour goes
+        canvas |= np.logical_and.accumulate(alike, axis)
+        canvas |= np.flip(np.logical_and.accumulate(np.flip(alike, axis), axis), axis)
+    if canvas.mean() > 0.95:
+        return everything
+    paper = np.median(pixels[~canvas])
+    if abs(paper - colour) <= 2 * tolerance or not is_area(np.abs(pixels - paper) <= tolerance):
+        return everything
+    return ~canvas
+
+
+def is_area(mask: np.ndarray) -> bool:
+    """Whether `mask` holds an area of paper: long runs in several rows in turn, as no writing has."""
+    height, width = mask.shape
+    length, rows = max(width // 4, height // 2, 16), max(4, round(0.1 * height))
+    if length > width or rows > height:
+        return False
+    return bool(running(np.minimum, running(np.minimum, mask, length, 1).any(1), rows, 0).any())
+
+
+def dark_sides(pixels: np.ndarray, paper: float) -> tuple[bool, bool, bool, bool]:
+    """Whether dark canvas lies above, below, to the left and to the right of the paper.
+
+    Above or below, it takes most of the edge or a long run from a corner, as a line that was turned leaves it. A single
+    dark edge at the left or right may be a letter.
+    """
+    height, width = pixels.shape
+    need = min(max(height, 0.15 * width), 0.9 * width)
+    shares, runs = [], []
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        dark = edge < CANVAS * paper
+        shares.append(dark.mean())
+        runs.append(max(first_run(dark), first_run(dark[::-1])))
+    top, bottom = (share >= 0.8 or run >= need for share, run in zip(shares[:2], runs[:2], strict=True))
+    left, right = (
+        (top or bottom) and (share >= 0.9 or run >= 0.2 * height)
+        for share, run in zip(shares[2:], runs[2:], strict=True)
+    )
+    return top, bottom, left, right
+
+
+def remove_lines(dark: np.ndarray, threshold: float) -> np.ndarray:
+    """Take ruled and squared lines out of dark (H, W): all of those fainter than the ink, and thin dark level ones."""
+    height, width = dark.shape
+    mask = dark > threshold
+    rows = long_runs(mask, max(round(1.5 * height), width // 4), 1)
+    columns = long_runs(mask, round(0.9 * height), 0)
+    writing = mask & ~rows & ~columns
+    if writing.sum() < FEWEST:
+        return dark
+    ink = np.percentile(dark[writing], 75)
+    for lines in (rows, columns):
+        if lines.any() and np.median(dark[lines]) <= 0.6 * ink:
+            dark = np.where(lines & (dark < 1.6 * np.median(dark[lines])), 0, dark)
+    if rows.any() and np.median(dark[rows]) > 0.6 * ink:
+        thickness = max(2, height // 12)
+        above, below = np.zeros_like(mask), np.zeros_like(mask)
+        above[thickness:], below[:-thickness] = mask[:-thickness], mask[thickness:]
+        dark = np.where(rows & ~(above | below), 0, dark)  # but for what crosses them
+        if long_runs(mask, round(0.8 * width), 1).any():  # a frame
+            dark = np.where(columns, 0, dark)
+    return dark
+
+
+# ------------------------------------------------------------------------------------------------- light
+
+
+def even_light(pixels: np.ndarray, paper: float) -> np.ndarray:
+    """Divide by a quadratic surface fitted to the paper, as the corners of a photo or one side of it are darker."""
+    height, width = pixels.shape
+    y = np.unique(np.linspace(0, height - 1, min(height, 48)).astype(int))
+    x = np.unique(np.linspace(0, width - 1, min(width, 96)).astype(int))
+    values = pixels[np.ix_(y, x)].ravel()
+
+    def terms(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        y, x = np.meshgrid(y / height - 0.5, x / width - 0.5, indexing="ij")
+        return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
+
+    sampled, fit = terms(y, x).reshape(-1, 6), np.full(len(values), paper)
+    for _ in range(6):
+        near = np.abs(values - fit) <= 0.2 * fit
+        if near.sum() < 0.3 * len(values):  # no smooth light, as where a shadow has an edge
+            return pixels
+        weights = np.linalg.lstsq(sampled[near], values[near], rcond=None)[0]
+        fit = np.maximum(sampled @ weights, 1)
+    surface = terms(np.arange(height), np.arange(width)) @ weights
+    return (pixels * (paper / np.maximum(surface, 0.1 * max(paper, 1)))).astype(np.float32)
+
+
+def missing_light(pixels: np.ndarray, paper: float) -> np.ndarray:
+    """The share of the paper's light that is missing at each pixel, in [0, 1]; canvas around the paper has none."""
+    size = max(9, round(0.4 * len(pixels))) | 1  # pixels; more than a stroke is wide
+    sides = dark_sides(pixels, paper)
+    top, bottom, left, right = (size * side for side in sides)
+    # Canvas goes on outside the image, so that it contains a square of this size where it tapers, too.
+    padded = np.pad(pixels, ((top, bottom), (left, right)), mode="edge")
+    light = erode(dilate(padded, size), size)[top : top + len(pixels), left : left + pixels.shape[1]]
+    dark = (light - pixels) / np.maximum(light, 0.25 * max(paper, 1))
+    if not any(sides):
+        return np.clip(dark - np.median(dark), 0, 1)
+    canvas = light < CANVAS * paper
+    border = dilate(canvas, 5) & ~erode(canvas, 9)
+    border[:2] = border[-2:] = border[:, :2] = border[:, -2:] = True
+    dark[border] = 0
+    return np.clip(dark - np.median(dark[~border]), 0, 1)
+
+
+# ----------------------------------------------------------------------------------- windows over pixels
+
+
+def running(op: np.ufunc, values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """`op` (np.minimum or np.maximum) over every `size` neighbours along an axis, which gets shorter by size - 1."""
+    values, done = np.moveaxis(values, axis, 0), 1
+    while done < size:
+        step = min(done, size - done)
+        values, done = op(values[:-step], values[step:]), done + step
+    return np.moveaxis(values, 0, axis)
+
+
+def dilate(values: np.ndarray, size: int) -> np.ndarray:
+    """The maximum over a square of odd `size` around each pixel, as far as it lies in the image."""
+    lowest = False if values.dtype == bool else -np.inf
+    padded = np.pad(values, size // 2, constant_values=lowest)
+    return running(np.maximum, running(np.maximum, padded, size, 0), size, 1)
+
+
+def erode(values: np.ndarray, size: int) -> np.ndarray:
+    """The minimum over a square of odd `size` around each pixel, as far as it lies in the image."""
+    return ~dilate(~values, size) if values.dtype == bool else -dilate(-values, size)
+
+
+def neighbours(mask: np.ndarray) -> np.ndarray:
+    """How many of the nine pixels around and at each are set."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+
+
+def long_runs(mask: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """What of `mask` lies on a run of `length` along an axis that may drift sideways by a pixel."""
+    mask = np.moveaxis(mask, axis, 1)
+    if length > mask.shape[1]:
+        return np.zeros_like(np.moveaxis(mask, 1, axis))
+    wide = running(np.maximum, np.pad(mask, ((1, 1), (0, 0))), 3, 0)
+    starts = running(np.minimum, wide, length, 1)
+    runs = running(np.maximum, np.pad(starts, ((0, 0), (length - 1, length - 1))), length, 1)
+    return np.moveaxis(runs & mask, 1, axis)
