@@ -89,6 +89,15 @@ def test_every_row_is_accounted_for(tmp_path):
     )
 
 
+def test_pages_that_are_not_read_are_counted(tmp_path, capsys):
+    config = make_set(tmp_path, [(f"{n}.tif", "A") for n in range(30)])
+    for n in (3, 4):
+        path = tmp_path / "train_v2" / "train" / f"{n}.tif"
+        drawing().save(path, save_all=True, append_images=[drawing()] * n)
+    assert len(load_lines(config, "train", 0, fits)) == 30
+    assert "train: 7 pages after the first of a file, not read" in capsys.readouterr().out
+
+
 def test_the_sample_is_drawn_from_the_usable_rows_with_the_seed(tmp_path):
     rows = [(f"good{n:02}.png", f"NAME{n:02}") for n in range(60)] + [("broken.png", "X"), ("empty.png", "EMPTY")]
     config = make_set(tmp_path, rows)

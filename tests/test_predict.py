@@ -16,7 +16,9 @@ from conftest import ROOT
 from PIL import Image
 
 import reading
-from htr.images import Decoded, find_files
+from benchmarks.pictures import VARIANTS
+from htr.images import Decoded, cut_margins, find_files, to_grey
+from htr.levels import normalise_levels
 from htr.scores import LABEL_COLUMNS
 from htr.scripts import HTRError
 from predict import predict_batch, predict_single_image
@@ -36,6 +38,14 @@ TABLES = {"predictions.csv", "predictions.txt"}
 
 def table(path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+HARD = {"ruled lines of 140", "turned by 3 degrees and cut to size, black corners"}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Reader:
+    return Reader.load(ROOT / "weights" / "htr_crnn_names.pth", "cpu")
 
 
 @pytest.fixture
@@ -253,6 +263,49 @@ def test_hostile_and_odd_files_have_their_rows_among_the_good(folder, script):
     assert len((folder / "output" / "predictions.txt").read_text(encoding="utf-8").splitlines()) == len(rows)
     assert "\x1b" not in done.stdout
     assert f"{len(reasons)} images could not be read" in done.stderr
+
+
+def test_pages_and_formats_that_are_not_read_are_reported(folder, script):
+    (folder / "scans").mkdir()
+    with Image.open(folder / "test_v2" / "test" / "TEST_00001.jpg") as image:
+        image.save(folder / "scans" / "a.tif", save_all=True, append_images=[image, image])
+        image.save(folder / "scans" / "b.gif", save_all=True, append_images=[image.rotate(180)])
+        image.save(folder / "scans" / "c.png")
+    script(folder, "predict.py", "test_v2")
+    done = script(folder, "predict.py", "scans")
+    assert "pages after the first of a file, not read: 3 (a.tif has some)" in done.stdout
+    assert table(folder / "output" / "predictions.csv")["PREDICTION"].nunique() == 1
+    (folder / "scans" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    done = script(folder, "predict.py", "scans", check=False)
+    assert done.returncode == 1
+    assert "IMG_1.HEIC cannot be read: it is in HEIC; convert it to PNG or JPEG" in done.stderr
+    assert table(folder / "output" / "predictions.csv")["FILENAME"].tolist() == [
+        "IMG_1.HEIC",
+        "a.tif",
+        "b.gif",
+        "c.png",
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_names_are_read_in_any_picture(variant, shipped):
+    """The samples, changed as benchmarks/pictures.py changes scans; of twelve as they are, twelve are read right."""
+    labels = pd.read_csv(ROOT / "samples" / "labels.csv")
+    images = []
+    for name in labels["FILENAME"]:
+        with Image.open(ROOT / "samples" / name) as sample:
+            image = sample.convert("L")
+        for change in VARIANTS[variant]:
+            image = change(image)
+        grey = cut_margins(normalise_levels(to_grey(image)))
+        scale = min(64 / grey.height, 1.2)
+        small = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BILINEAR)
+        paper = Image.new("L", (small.width, 64), 255)
+        paper.paste(small, (0, (64 - small.height) // 2))
+        images.append(np.array(paper))
+    texts = [evidence.text for evidence in shipped.read_all(images, 12)]
+    right = sum(text == label for text, label in zip(texts, labels["IDENTITY"], strict=True))
+    assert right >= (7 if variant in HARD else 10)
 
 
 def test_a_picture_that_vanishes_before_it_is_read(folder, trained):

@@ -176,28 +176,34 @@ def test_a_checkpoint_of_an_earlier_version_continues(tmp_path, script, data_dir
     assert after["history"][6]["val_cer"] < 0.1  # it knows what it had learned
 
 
+def test_networks_of_version_1_read_greys_as_they_were_trained_on():
+    old, _ = restore_settings(load_checkpoint(VERSION_1 / "htr_crnn_tiny.pth"), "a.pth")
+    new, _ = restore_settings(load_checkpoint(ROOT / "weights" / "htr_crnn_names.pth"), "a.pth")
+    assert (old.LEVELS, new.LEVELS) == (False, True)
+
+
 def renamed(checkpoint):
-    """As if LSTM_UNITS of version 1 were called LSTM_HIDDEN since."""
+    """As if LSTM_UNITS of version 2 were called LSTM_HIDDEN since."""
     config = dict(checkpoint["config"])
     config["LSTM_HIDDEN"] = config.pop("LSTM_UNITS")
     return checkpoint | {"config": config}
 
 
 def removed(checkpoint):
-    """As if version 3 no longer had WARMUP."""
+    """As if version 4 no longer had WARMUP."""
     return checkpoint | {"config": {name: v for name, v in checkpoint["config"].items() if name != "WARMUP"}}
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_a_checkpoint_is_brought_up_to_date_version_by_version(tmp_path, monkeypatch, version):
     """With two versions to come, in which a setting is renamed and another one removed."""
     configs = [{"LSTM_UNITS": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32}]
-    saved = {"version": version, "config": configs[version - 1], "alphabet": "ABC"}
+    saved = {"version": version, "config": configs[version - 2], "alphabet": "ABC"}
     save_checkpoint(saved, tmp_path / "a.pth")
-    monkeypatch.setattr(utils, "VERSION", 3)
-    monkeypatch.setattr(utils, "UPGRADES", {1: renamed, 2: removed})
+    monkeypatch.setattr(utils, "VERSION", 4)
+    monkeypatch.setattr(utils, "UPGRADES", utils.UPGRADES | {2: renamed, 3: removed})
     checkpoint = load_checkpoint(tmp_path / "a.pth")
-    assert checkpoint["version"] == 3
+    assert checkpoint["version"] == 4
     assert restore_settings(checkpoint, "a.pth")[0] == Config(LSTM_HIDDEN=32)
 
 

@@ -1,12 +1,14 @@
+import struct
+
 import hostile
 import numpy as np
 import pytest
 from conftest import drawing
-from PIL import Image, ImageChops, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps, PngImagePlugin
 
 from htr import images as htr_images
 from htr.files import file_name, list_files
-from htr.images import Geometry, ImageError, cut_margins, load_image, read_images, to_grey
+from htr.images import Geometry, ImageError, cut_margins, find_files, load_image, read_images, to_grey
 
 DEFAULT = Geometry(height=64, max_scale=1.2, max_width=2048)
 SETTINGS = Geometry(height=48, max_scale=3, max_width=2048)
@@ -243,3 +245,263 @@ def test_whatever_bytes_a_file_has_it_is_read_or_refused(tmp_path):
         except ImageError:
             refused += 1
     assert read > 40 and refused > 40
+
+
+# -------------------------------------------------------------------------------------- as people have them
+
+
+def alike(path, reference, allowed=40) -> bool:
+    """Whether a file gives the line that the drawing gives, but for what rounding and compression do."""
+    found = load_pixels(path, DEFAULT).astype(int)
+    return found.shape == reference.shape and np.abs(found - reference).mean() < allowed / 10
+
+
+@pytest.fixture
+def plain(tmp_path) -> np.ndarray:
+    drawing(levels=False).save(tmp_path / "plain.png")
+    return load_pixels(tmp_path / "plain.png", DEFAULT)
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA", "CMYK", "F"])
+def test_a_tiff_turned_by_its_tag(tmp_path, plain, mode, orientation, compression):
+    image = drawing(levels=False)
+    image = in_16_bits(image, 257) if mode == "I;16" else image.convert(mode)
+    options = {"compression": compression} if compression else {}
+    image.transpose(TURNS[orientation]).save(tmp_path / "turned.tif", tiffinfo={274: orientation}, **options)
+    assert alike(tmp_path / "turned.tif", plain)
+
+
+def in_16_bits(image: Image.Image, factor: int) -> Image.Image:
+    return Image.fromarray((np.asarray(image, dtype=np.uint32) * factor).astype(np.uint16))
+
+
+def planar_tiff(planes: np.ndarray, order: str, rows_per_strip: int, extra=(), compression=1) -> bytes:
+    """A TIFF with separate planes uint16 (3, H, W), written down after the specification (TIFF 6.0, section 2)."""
+    _, height, width = planes.shape
+    strips = [
+        plane[row : row + rows_per_strip].astype(f"{order}u2").tobytes()
+        for plane in planes
+        for row in range(0, height, rows_per_strip)
+    ]
+    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [16] * 3), (259, 3, [compression]), (262, 3, [2])]
+    tags += [(273, 4, [0] * len(strips)), (277, 3, [3]), (278, 3, [rows_per_strip])]
+    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2]), *extra]
+    tags.sort()
+    end, values = 8 + 2 + 12 * len(tags) + 4, b""
+    offsets_at = end + sum(len(v) * {3: 2, 4: 4}[k] for _, k, v in tags if len(v) * {3: 2, 4: 4}[k] > 4)
+    starts = np.cumsum([offsets_at, *map(len, strips)])[:-1].tolist()
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, several in tags:
+        data = struct.pack(f"{order}{len(several)}{'H' if kind == 3 else 'I'}", *(starts if tag == 273 else several))
+        out += struct.pack(f"{order}HHI", tag, kind, len(several))
+        out += data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(f"{order}I", end + len(values))
+        values += data if len(data) > 4 else b""
+    return out + b"\0" * 4 + values + b"".join(strips)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("rows_per_strip", [40, 7])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_with_planes_of_16_bits(tmp_path, plain, order, rows_per_strip, orientation):
+    image = drawing(levels=False)
+    values = np.asarray(image.transpose(TURNS[orientation]) if orientation > 1 else image).astype(np.uint16)
+    values = values * 257
+    data = planar_tiff(np.stack([values] * 3), order, rows_per_strip, [(274, 3, [orientation])])
+    (tmp_path / "planes.tif").write_bytes(data)
+    assert alike(tmp_path / "planes.tif", plain)
+
+
+def test_planes_that_are_not_read_say_so(tmp_path):
+    data = planar_tiff(np.zeros((3, 8, 8), dtype=np.uint16), "<", 8, compression=5)
+    (tmp_path / "planes.tif").write_bytes(data)
+    with pytest.raises(ImageError, match=r"separate colour planes.*save it as a PNG"):
+        load_image(tmp_path / "planes.tif", DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda grey: in_16_bits(grey, 4),  # 10 bits
+        lambda grey: in_16_bits(grey, 16),  # 12 bits
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.uint16) * 16 + 40_000),
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.int32) * 9000 - 10**6),
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.float32) / 255),
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.float32) * 16),
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.float32) * -1e-3 + 5),  # ink above, paper below
+        lambda grey: Image.fromarray(np.asarray(grey).astype(np.float32) * 1e30),
+    ],
+)
+@pytest.mark.parametrize("ink", [0, 120])
+@pytest.mark.parametrize("odd_pixel", [False, True])
+def test_numbers_of_any_range(tmp_path, plain, change, ink, odd_pixel):
+    image = change(drawing(levels=False).point([ink + value * (255 - ink) // 255 for value in range(256)]))
+    if odd_pixel:
+        values = np.array(image)
+        most = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1e33
+        values[1, 1] = -most if values[0, 0] < values.max() else most  # beyond the paper's
+        image = Image.fromarray(values)
+    image.save(tmp_path / "a.tif")
+    assert alike(tmp_path / "a.tif", plain)
+
+
+@pytest.mark.parametrize("value", [0, 3, 60_000])
+def test_blank_numbers_stay_blank(tmp_path, value):
+    noise = np.random.default_rng(0).integers(0, 4, (40, 120))
+    Image.fromarray((noise + value).astype(np.uint16)).save(tmp_path / "a.png")
+    assert (load_pixels(tmp_path / "a.png", DEFAULT) > 128).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ((20, 30, 90), (250, 240, 190)),
+        ((200, 30, 30), (255, 255, 255)),
+        ((250, 230, 60), (255, 255, 255)),  # a yellow pen
+        ((200, 60, 60), (60, 122, 60)),  # of one luminance
+        ((255, 255, 255), (40, 60, 130)),
+        ((120, 120, 120), (170, 140, 90)),
+    ],
+)
+def test_coloured_ink_on_coloured_paper(tmp_path, plain, ink, paper):
+    ImageOps.colorize(drawing(levels=False), ink, paper).save(tmp_path / "a.png")
+    assert alike(tmp_path / "a.png", plain)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("ink", [0, 100, 200, 255])
+def test_ink_on_transparency(tmp_path, plain, mode, ink):
+    grey = Image.new("L", (120, 40), ink)
+    image = Image.merge("LA", (grey, ImageOps.invert(drawing(levels=False))))
+    image.convert(mode).save(tmp_path / "a.png")
+    assert alike(tmp_path / "a.png", plain)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_alpha_that_is_0_everywhere_means_nothing(tmp_path, plain, mode):
+    image = drawing(levels=False)
+    if mode == "P":
+        image = image.convert("P")
+        image.save(tmp_path / "a.png", transparency=bytes(256))
+    else:
+        image = image.convert(mode)
+        image.putalpha(0)
+        image.save(tmp_path / "a.png")
+    assert alike(tmp_path / "a.png", plain)
+
+
+def test_a_windows_bitmap_with_unused_alpha(tmp_path, plain):
+    """32 bits a pixel, of which the last eight are 0 (BITMAPV4HEADER with an alpha mask)."""
+    rgb = np.asarray(drawing(levels=False).convert("RGB"))[::-1, :, ::-1]
+    pixels = np.concatenate([rgb, np.zeros((40, 120, 1), dtype=np.uint8)], 2).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, 120, 40, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(68, b"\0")
+    file_header = b"BM" + struct.pack("<IHHI", 14 + 108 + len(pixels), 0, 0, 14 + 108)
+    (tmp_path / "a.bmp").write_bytes(file_header + header + pixels)
+    assert alike(tmp_path / "a.bmp", plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_jpeg_without_its_last_bytes_has_all_its_pixels(tmp_path, plain, options, lost):
+    drawing(levels=False).save(tmp_path / "a.jpg", quality=95, **options)
+    whole = load_pixels(tmp_path / "a.jpg", DEFAULT)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-lost])
+    assert np.array_equal(load_pixels(tmp_path / "a.jpg", DEFAULT), whole)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("lost", [40, 60, 200])
+def test_a_jpeg_without_some_of_its_pixels_is_refused(tmp_path, mode, lost):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 120), dtype=np.uint8)
+    for name, image in (("drawn.jpg", drawing()), ("noise.jpg", Image.fromarray(noise))):
+        image.convert(mode).save(tmp_path / name, quality=95)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-lost])
+        with pytest.raises(ImageError, match="truncated"):
+            load_image(tmp_path / name, DEFAULT)
+
+
+def test_a_bitmap_without_the_padding_of_its_last_row(tmp_path):
+    drawing((117, 40)).save(tmp_path / "a.bmp")
+    whole = load_pixels(tmp_path / "a.bmp", DEFAULT)
+    data = (tmp_path / "a.bmp").read_bytes()
+    (tmp_path / "a.bmp").write_bytes(data[:-3])  # 117 bytes a row, padded to 120
+    assert np.array_equal(load_pixels(tmp_path / "a.bmp", DEFAULT), whole)
+    (tmp_path / "a.bmp").write_bytes(data[:-4])
+    with pytest.raises(ImageError, match="truncated"):
+        load_image(tmp_path / "a.bmp", DEFAULT)
+
+
+def test_a_png_with_megabytes_beside_its_pixels(tmp_path, plain):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("zTXt", "a" * 3_000_000, zip=True)
+    text.add_itxt("iTXt", "b" * 2_000_000, zip=True)
+    text.add_text("tEXt", "c" * 2_000_000)
+    profile = bytes(5_000_000)
+    drawing(levels=False).save(tmp_path / "a.png", pnginfo=text, icc_profile=profile)
+    assert np.array_equal(load_pixels(tmp_path / "a.png", DEFAULT), plain)
+
+
+NAMES = {
+    "a.jfif": "JPEG", "a.jpe": "JPEG", "a.pbm": "PPM", "a.pnm": "PPM", "a.mpo": "MPO", "a.apng": "PNG", "a.dib": "DIB",
+    "A.JFIF": "JPEG", "a.tiff": "TIFF",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_by_their_rarer_names(tmp_path, plain, name):
+    image = drawing(levels=False).convert("1" if name == "a.pbm" else "RGB")
+    image.save(tmp_path / name, NAMES[name])
+    assert ("plain.png", tmp_path / "plain.png") in find_files([tmp_path]).files
+    assert (name, tmp_path / name) in find_files([tmp_path]).files
+    assert alike(tmp_path / name, plain, allowed=80)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "kind"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("a.heic", b"nothing known", "HEIC"),
+        ("phone.jpg", b"\0\0\0\x18ftypheix", "HEIC"),
+        ("a.AVIF", b"\0\0\0\x1cftypavif", "AVIF"),
+        ("a.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        ("a.j2k", b"\xff\x4f\xff\x51\0", "JPEG 2000"),
+        ("a.jxl", b"\xff\x0a", "JPEG XL"),
+        ("scan.png", b"%PDF-1.7", "PDF"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path, name, head, kind):
+    (tmp_path / name).write_bytes(head + bytes(40))
+    assert find_files([tmp_path]).files == [(name, tmp_path / name)]
+    with pytest.raises(ImageError, match=f"in {kind}; convert it to PNG or JPEG"):
+        load_image(tmp_path / name, DEFAULT)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "apng", "webp", "mpo"])
+def test_pages_are_counted(tmp_path, plain, suffix):
+    image, other = drawing(levels=False).convert("RGB"), drawing().convert("RGB")
+    options = {"lossless": True} if suffix == "webp" else {}
+    form = {"apng": "PNG", "tif": "TIFF"}.get(suffix, suffix.upper())
+    image.save(tmp_path / f"a.{suffix}", form, save_all=True, append_images=[other, image], **options)
+    assert load_image(tmp_path / f"a.{suffix}", DEFAULT).pages == 3
+    assert alike(tmp_path / f"a.{suffix}", plain, allowed=80)
+    assert load_image(tmp_path / "plain.png", DEFAULT).pages == 1
+
+
+def test_greys_stay_as_they_are_without_levels(tmp_path):
+    grey = drawing().point([100 + value // 2 for value in range(256)])
+    grey.save(tmp_path / "a.png")
+    found = load_pixels(tmp_path / "a.png", DEFAULT._replace(levels=False))
+    assert {100, 227, 255} <= set(np.unique(found).tolist())  # ink, the drawing's paper, that around it

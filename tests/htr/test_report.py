@@ -5,8 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from conftest import drawing
+from PIL import Image, ImageChops, ImageOps
 
 from htr.report import LeastSure, charts, segments, thumbnail, write_report
 from htr.scores import Comparison
@@ -58,6 +60,32 @@ def test_a_thumbnail_is_a_small_picture(tmp_path):
         assert image.width == pytest.approx(3 * image.height, abs=3)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert thumbnail(tmp_path / "bad.png") == ""
+
+
+@pytest.mark.parametrize("kind", ["turned", "transparent", "16 bits", "float", "pencil", "light on dark", "large"])
+def test_a_thumbnail_shows_what_was_read(tmp_path, kind):
+    grey = drawing(levels=False)
+    grey.save(tmp_path / "plain.png")
+    options = {}
+    if kind == "turned":
+        image, options = grey.transpose(Image.Transpose.ROTATE_90), {"tiffinfo": {274: 6}}
+    elif kind == "transparent":
+        image = Image.merge("LA", (Image.new("L", grey.size, 255), ImageOps.invert(grey)))
+    elif kind in ("16 bits", "float"):
+        image = Image.fromarray(np.asarray(grey).astype(np.uint16 if kind == "16 bits" else np.float32) * 16)
+    elif kind == "large":
+        image = grey.resize((4800, 1600))
+    else:
+        image = grey.point([170 + v // 4 for v in range(256)]) if kind == "pencil" else ImageOps.invert(grey)
+    suffix = "png" if kind in ("transparent", "large") else "tif"
+    image.save(tmp_path / f"a.{suffix}", **options)
+
+    def shown(path):
+        with Image.open(io.BytesIO(base64.b64decode(thumbnail(path).split(",")[1]))) as small:
+            return small.resize((120, 40))
+
+    difference = ImageChops.difference(shown(tmp_path / f"a.{suffix}"), shown(tmp_path / "plain.png"))
+    assert np.asarray(difference).mean() < 12
 
 
 def test_curves_need_no_minimum_of_images():
