@@ -113,14 +113,15 @@ def has_light_ink(pixels: np.ndarray) -> bool:
 
 
 def cut_canvas(pixels: np.ndarray, noise: float) -> np.ndarray:
-    """Cut off the rows and columns of one colour around the paper, where that is another one."""
+    """Cut off the rows and columns around the paper that are each of one colour, where the paper has another one."""
     tolerance = max(4, 6 * noise, 0.05 * contrast(pixels))
     runs, colours = [], []
     for axis in (1, 0):
         low, middle, high = np.percentile(pixels, (2, 50, 98), axis=axis)
         uniform = high - low <= tolerance
         for lines, flags in ((middle, uniform), (middle[::-1], uniform[::-1])):
-            runs.append(first_run(flags & (np.abs(lines - lines[0]) <= tolerance)))
+            steps = np.abs(np.diff(lines, prepend=lines[0]))
+            runs.append(first_run(flags & (steps <= tolerance)))
             colours.append(lines[0])
     (top, bottom, left, right), (height, width) = runs, pixels.shape
     inner = pixels[top : height - bottom, left : width - right]
