@@ -36,9 +36,13 @@ def is_black_on_white(image: Image.Image) -> bool:
     total, counts = sum(histogram), np.cumsum(histogram)
     white, light, ink = total - counts[WHITE - 1], counts[WHITE - 1] - counts[127], counts[242]
     darkest, dark = np.searchsorted(counts, (0.02 * ink, 0.1 * ink))
-    if white < 0.75 * total or light > 0.16 * total or darkest > 70 or dark > 105:
+    if white < 0.55 * total or darkest > 70 or dark > 130:
         return False
     pixels = np.asarray(image)
+    if white < 0.75 * total or light > 0.16 * total:  # speckles, or a shadow
+        grey = (pixels < WHITE) & (pixels >= 128)
+        if erode(grey, 3).mean() > 0.02:
+            return False
     height, width = pixels.shape
     edges = pixels[[0, -1]] < 128
     longest = max(first_run(line) for edge in edges for line in (edge, edge[::-1]))

@@ -71,7 +71,7 @@ def test_what_is_not_black_on_white_is_known(other):
         "canvas": lambda: ImageOps.expand(image, 20, 0),
         "corners": lambda: image.rotate(3, expand=False, fillcolor=0),
         "noise": lambda: Image.fromarray(
-            np.clip(np.random.default_rng(0).normal(0, 9, (50, 300)) + image, 0, 255).astype("u1")
+            np.clip(np.random.default_rng(0).normal(0, 30, (50, 300)) + image, 0, 255).astype("u1")
         ),
         "frame of a photo": lambda: levels(60, 190)(image),
         "white paper on black": lambda: ImageOps.expand(image, (150, 90), 0),
