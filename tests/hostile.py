@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, ImageDraw, TiffImagePlugin
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps, PngImagePlugin, TiffImagePlugin
 
 
 def picture(size: tuple[int, int] = (160, 40), seed: int = 0) -> Image.Image:
@@ -56,6 +57,16 @@ def write_bad(folder: Path) -> dict[str, str]:
     keep("program.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n")  # no interpreter is started
     keep("archive.png", b"PK\x03\x04" + bytes(60))
     keep("noise.jpg", random.Random(0).randbytes(3000))
+    for name, head, kind in (
+        ("phone.heic", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("phone.jpg", b"\0\0\0\x18ftypheix", "HEIC"),
+        ("small.avif", b"\0\0\0\x1cftypavif", "AVIF"),
+        ("archive.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        ("new.jxl", b"\xff\x0a", "JPEG XL"),
+        ("scan.png", b"%PDF-1.7", "PDF"),
+    ):
+        keep(name, head + bytes(40), f"it is in {kind}; convert it")
+    keep("planes.tif", planar_tiff(np.zeros((3, 8, 8), dtype=np.uint16), "<", 8, compression=5), "save it as a PNG")
     keep("bomb.png", png_of(60_000, 60_000), "pixels")
     keep("bomb.gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3), "")
     keep("bomb.ppm", b"P5 100000 100000 255\n", "pixels")
@@ -108,6 +119,28 @@ def write_odd(folder: Path) -> set[str]:
     exif = Image.Exif()
     exif[TiffImagePlugin.IMAGEWIDTH], exif[0x0112] = 5, 6  # stored turned by 90 degrees
     keep("turned.jpg", image.rotate(90, expand=True), exif=exif)
+    image.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.tif", tiffinfo={274: 6})
+    values = np.asarray(image).astype(np.uint16)
+    (folder / "planes-16-bit.tif").write_bytes(planar_tiff(np.stack([values * 257] * 3), ">", 7))
+    keep("12-bit.png", Image.fromarray(values * 16))
+    keep("numbers.tif", Image.fromarray(values.astype(np.float32) * 1e20 - 1e22))
+    keep("unused-alpha.png", Image.merge("LA", (image, Image.new("L", image.size, 0))))
+    keep("white-on-nothing.png", Image.merge("LA", (Image.new("L", image.size, 255), ImageOps.invert(image))))
+    text = PngImagePlugin.PngInfo()
+    text.add_text("note", "a" * 3_000_000, zip=True)
+    keep("much-text.png", image, pnginfo=text)
+    image.save(folder / "no-end.jpg")
+    (folder / "no-end.jpg").write_bytes((folder / "no-end.jpg").read_bytes()[:-2])
+    for name, form in (("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.pnm", "PPM"), ("a.apng", "PNG"), ("a.dib", "DIB")):
+        image.save(folder / name, form)
+    image.convert("RGB").save(folder / "a.mpo", save_all=True, append_images=[image.convert("RGB")])
+    image.convert("1").save(folder / "a.pbm")
+    names |= {
+        "turned.tif",
+        "planes-16-bit.tif",
+        "no-end.jpg",
+        *(f"a.{s}" for s in "jfif jpe pnm apng dib mpo pbm".split()),
+    }
     for name in ("with space.png", "UPPER.PNG", "comma,.png", "name.jpg.png", "=1+1.png", "-rf.png", "é😀.png"):
         keep(name, image)
     if os.name == "posix":
@@ -129,6 +162,30 @@ def write_odd(folder: Path) -> set[str]:
     image.save(folder / "folder.jpg" / "inside.jpg")
     names.add("folder.jpg/inside.jpg")
     return names
+
+
+def planar_tiff(planes: np.ndarray, order: str, rows_per_strip: int, extra=(), compression=1) -> bytes:
+    """A TIFF with separate planes uint16 (3, H, W), written down after the specification (TIFF 6.0, section 2)."""
+    _, height, width = planes.shape
+    strips = [
+        plane[row : row + rows_per_strip].astype(f"{order}u2").tobytes()
+        for plane in planes
+        for row in range(0, height, rows_per_strip)
+    ]
+    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [16] * 3), (259, 3, [compression]), (262, 3, [2])]
+    tags += [(273, 4, [0] * len(strips)), (277, 3, [3]), (278, 3, [rows_per_strip])]
+    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2]), *extra]
+    tags.sort()
+    end, values = 8 + 2 + 12 * len(tags) + 4, b""
+    offsets_at = end + sum(len(v) * {3: 2, 4: 4}[k] for _, k, v in tags if len(v) * {3: 2, 4: 4}[k] > 4)
+    starts = np.cumsum([offsets_at, *map(len, strips)])[:-1].tolist()
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    for tag, kind, several in tags:
+        data = struct.pack(f"{order}{len(several)}{'H' if kind == 3 else 'I'}", *(starts if tag == 273 else several))
+        out += struct.pack(f"{order}HHI", tag, kind, len(several))
+        out += data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(f"{order}I", end + len(values))
+        values += data if len(data) > 4 else b""
+    return out + b"\0" * 4 + values + b"".join(strips)
 
 
 def mutations(seed: int, count: int) -> Iterator[bytes]:

@@ -288,30 +288,6 @@ def in_16_bits(image: Image.Image, factor: int) -> Image.Image:
     return Image.fromarray((np.asarray(image, dtype=np.uint32) * factor).astype(np.uint16))
 
 
-def planar_tiff(planes: np.ndarray, order: str, rows_per_strip: int, extra=(), compression=1) -> bytes:
-    """A TIFF with separate planes uint16 (3, H, W), written down after the specification (TIFF 6.0, section 2)."""
-    _, height, width = planes.shape
-    strips = [
-        plane[row : row + rows_per_strip].astype(f"{order}u2").tobytes()
-        for plane in planes
-        for row in range(0, height, rows_per_strip)
-    ]
-    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [16] * 3), (259, 3, [compression]), (262, 3, [2])]
-    tags += [(273, 4, [0] * len(strips)), (277, 3, [3]), (278, 3, [rows_per_strip])]
-    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2]), *extra]
-    tags.sort()
-    end, values = 8 + 2 + 12 * len(tags) + 4, b""
-    offsets_at = end + sum(len(v) * {3: 2, 4: 4}[k] for _, k, v in tags if len(v) * {3: 2, 4: 4}[k] > 4)
-    starts = np.cumsum([offsets_at, *map(len, strips)])[:-1].tolist()
-    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
-    for tag, kind, several in tags:
-        data = struct.pack(f"{order}{len(several)}{'H' if kind == 3 else 'I'}", *(starts if tag == 273 else several))
-        out += struct.pack(f"{order}HHI", tag, kind, len(several))
-        out += data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(f"{order}I", end + len(values))
-        values += data if len(data) > 4 else b""
-    return out + b"\0" * 4 + values + b"".join(strips)
-
-
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("rows_per_strip", [40, 7])
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -319,13 +295,13 @@ def test_a_tiff_with_planes_of_16_bits(tmp_path, plain, order, rows_per_strip, o
     image = drawing(levels=False)
     values = np.asarray(image.transpose(TURNS[orientation]) if orientation > 1 else image).astype(np.uint16)
     values = values * 257
-    data = planar_tiff(np.stack([values] * 3), order, rows_per_strip, [(274, 3, [orientation])])
+    data = hostile.planar_tiff(np.stack([values] * 3), order, rows_per_strip, [(274, 3, [orientation])])
     (tmp_path / "planes.tif").write_bytes(data)
     assert alike(tmp_path / "planes.tif", plain)
 
 
 def test_planes_that_are_not_read_say_so(tmp_path):
-    data = planar_tiff(np.zeros((3, 8, 8), dtype=np.uint16), "<", 8, compression=5)
+    data = hostile.planar_tiff(np.zeros((3, 8, 8), dtype=np.uint16), "<", 8, compression=5)
     (tmp_path / "planes.tif").write_bytes(data)
     with pytest.raises(ImageError, match=r"separate colour planes.*save it as a PNG"):
         load_image(tmp_path / "planes.tif", DEFAULT)
