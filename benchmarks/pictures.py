@@ -144,6 +144,8 @@ VARIANTS: dict[str, tuple[Change, ...]] = {
     "dark border of a scanner": (dark_border,),
     "faint ruled lines (200), every 12 pixels": (ruled(200),),
     "the same on paper 200, ink 70": (ruled(200), levels(70, 200)),
+    "faint ruled lines, turned by 0.5 degrees": (ruled(200), turned(0.5, 255)),
+    "faint ruled lines, turned by 1 degree": (ruled(200), turned(1, 255)),
     "faint squares (200)": (ruled(200, squared=True),),
     "ruled lines of 140": (ruled(140),),
     "staple on pencil": (levels(150, 230), staple),

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 WHITE = 250  # greys from here on are white paper in a binarised scan
-MOST_PIXELS = 2_000_000  # a larger image is reduced first
+MOST_PIXELS = 1_000_000  # a larger image is reduced first
 FAINTEST = 0.03  # share of the light that ink takes away at least
 FEWEST = 12  # pixels that make a writing; fewer are dust on a blank page
 CANVAS = 0.6  # what surrounds the paper is darker than this share of it
@@ -248,7 +248,7 @@ def even_light(pixels: np.ndarray, paper: float) -> np.ndarray:
 
 def missing_light(pixels: np.ndarray, paper: float) -> np.ndarray:
     """The share of the paper's light that is missing at each pixel, in [0, 1]; canvas around the paper has none."""
-    size = max(9, round(0.4 * len(pixels))) | 1  # pixels; more than a stroke is wide
+    size = max(9, round(0.4 * min(pixels.shape))) | 1  # pixels; more than a stroke is wide
     sides = dark_sides(pixels, paper)
     top, bottom, left, right = (size * side for side in sides)
     # Canvas goes on outside the image, so that it contains a square of this size where it tapers, too.
@@ -280,7 +280,7 @@ def running(op: np.ufunc, values: np.ndarray, size: int, axis: int) -> np.ndarra
 
 def dilate_along(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     """The maximum over odd `size` pixels around each along an axis, as far as they lie in the image."""
-    lowest = False if values.dtype == bool else -np.inf
+    lowest, size = False if values.dtype == bool else -np.inf, min(size, 2 * values.shape[axis] - 1)
     padding = [(size // 2, size // 2) if axis == each else (0, 0) for each in (0, 1)]
     return running(np.maximum, np.pad(values, padding, constant_values=lowest), size, axis)
 

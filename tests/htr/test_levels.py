@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import ROOT, drawing
@@ -236,3 +238,19 @@ def test_missing_light_is_the_share_that_ink_takes():
     dark = missing_light(values, 200)
     assert dark[19, 40] == pytest.approx(0.75)
     assert dark[5].max() == 0
+
+
+@pytest.mark.parametrize("size", [(20, 20_000), (20_000, 20), (1, 900), (900, 1), (3, 3), (2, 9), (40, 300)])
+@pytest.mark.parametrize("grey", [0, 90, 255])
+def test_pictures_of_any_shape(size, grey):
+    """Whatever becomes of them, it is a picture, and takes little memory."""
+    image = Image.new("L", size, grey)
+    draw = ImageDraw.Draw(image)
+    for x, y in ((0, 0), (size[0] // 2, size[1] // 2), (size[0] - 5, size[1] - 9)):
+        draw.line((x, y, x + 9, y + 5), fill=200 - grey // 2, width=2)
+    tracemalloc.start()
+    found = normalise_levels(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.mode == "L" and found.width >= 1 and found.height >= 1
+    assert peak < 200_000_000
