@@ -198,6 +198,8 @@ def to_grey(image: Image.Image, levels: bool = True) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled(image, levels)
+    if image.mode == "LAB":
+        return image.getchannel("L")
     if image.has_transparency_data:
         image = _on_paper(image.convert("RGBA"))
     if image.mode in ("1", "L"):
@@ -231,9 +233,13 @@ def _scaled(image: Image.Image, levels: bool) -> Image.Image:
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
-    """RGBA on paper: white, or black where only that shows anything; alpha that is 0 everywhere means nothing."""
-    if image.getchannel("A").getextrema()[1] == 0:
+    """RGBA on paper: white, or black where only that shows anything; alpha that never changes means nothing."""
+    alpha = image.getchannel("A")
+    least, most = alpha.getextrema()
+    if least == most:
         return image.convert("RGB")
+    if most < 255:  # some programs write 1 for opaque
+        image.putalpha(alpha.point([min(255, value * 255 // most) for value in range(256)]))
     white, black = (
         Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("RGB")
         for paper in ("white", "black")

@@ -43,6 +43,7 @@ ENCODINGS = {
     "CMYK": lambda g: g.convert("CMYK"),
     "YCbCr": lambda g: g.convert("YCbCr"),
     "HSV": lambda g: g.convert("RGB").convert("HSV"),
+    "LAB": lambda g: Image.merge("LAB", (g, *[Image.new("L", g.size, 128)] * 2)),
     "I;16": lambda g: Image.frombytes("I;16", g.size, b"".join((v * 257).to_bytes(2, "little") for v in g.tobytes())),
     "I": lambda g: g.convert("I").point(lambda v: v * 257 + 0),
     "F, 0 to 1": lambda g: g.convert("F").point(lambda v: v * (1 / 255) + 0),
@@ -366,16 +367,24 @@ def test_ink_on_transparency(tmp_path, plain, mode, ink):
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-def test_alpha_that_is_0_everywhere_means_nothing(tmp_path, plain, mode):
+@pytest.mark.parametrize("alpha", [0, 1, 90])
+def test_alpha_that_is_the_same_everywhere_means_nothing(tmp_path, plain, mode, alpha):
     image = drawing(levels=False)
     if mode == "P":
         image = image.convert("P")
-        image.save(tmp_path / "a.png", transparency=bytes(256))
+        image.save(tmp_path / "a.png", transparency=bytes([alpha]) * 256)
     else:
         image = image.convert(mode)
-        image.putalpha(0)
+        image.putalpha(alpha)
         image.save(tmp_path / "a.png")
     assert alike(tmp_path / "a.png", plain)
+
+
+def test_alpha_from_0_to_1(tmp_path, plain):
+    """Some programs write 1 where they mean opaque."""
+    ink = ImageOps.invert(drawing(levels=False)).point([value // 128 for value in range(256)])
+    Image.merge("LA", (Image.new("L", ink.size, 0), ink)).save(tmp_path / "a.png")
+    assert alike(tmp_path / "a.png", plain, allowed=80)
 
 
 def test_a_windows_bitmap_with_unused_alpha(tmp_path, plain):
