@@ -39,9 +39,9 @@ def is_black_on_white(image: Image.Image) -> bool:
     if white < 0.55 * total or darkest > 70 or dark > 130:
         return False
     pixels = np.asarray(image)
-    if white < 0.75 * total or light > 0.16 * total:  # speckles, or a shadow
+    if light > 0.05 * total:  # speckles and the edges of strokes, or a shadow
         grey = (pixels < WHITE) & (pixels >= 128)
-        if erode(grey, 3).mean() > 0.02:
+        if erode(grey, 5).mean() > 0.01:
             return False
     height, width = pixels.shape
     edges = pixels[[0, -1]] < 128
@@ -146,7 +146,7 @@ def paper_mask(pixels: np.ndarray, noise: float) -> np.ndarray:
     """(H, W) bool: what is paper and ink, not the canvas around paper that lies askew."""
     everything = np.ones(pixels.shape, dtype=bool)
     ring = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    colour, tolerance = np.median(ring), max(0.15 * contrast(pixels), 4 * noise)
+    colour, tolerance = np.median(ring), max(4, 6 * noise, 0.05 * contrast(pixels))
     if (np.abs(ring - colour) <= tolerance).mean() < 0.6:
         return everything
     alike = np.abs(pixels - colour) <= tolerance
