@@ -22,9 +22,11 @@ def normalise_levels(grey: Image.Image) -> Image.Image:
     What is around the paper becomes white, or is cut off: the result may be smaller. A blank image becomes white. An
     image that is black on white already, as a binarised scan is, stays as it is, and white on black is inverted.
     """
-    for image in (grey, ImageOps.invert(grey)):
-        if is_black_on_white(image):
-            return image
+    if is_black_on_white(grey):
+        return grey
+    inverted = ImageOps.invert(grey)
+    if is_black_on_white(inverted):
+        return inverted
     while grey.width * grey.height > MOST_PIXELS:
         grey = grey.reduce(2)
     return Image.fromarray(to_black_on_white(np.asarray(grey, dtype=np.float32)))

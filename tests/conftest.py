@@ -11,6 +11,7 @@ from filelock import FileLock
 from forked import run_forked
 from PIL import Image, ImageDraw
 
+from htr.scores import Comparison
 from htr.synthetic import draw_dataset
 
 ROOT = Path(__file__).parent.parent
@@ -104,3 +105,13 @@ def drawing(size=(120, 40), levels=True) -> Image.Image:
         draw.line((30, 34, 100, 34), fill=100, width=2)
         draw.line((100, 5, 100, 25), fill=180, width=2)
     return image
+
+
+def compared() -> Comparison:
+    """Four readings, three of them wrong."""
+    comparison = Comparison()
+    comparison.add("a.jpg", "LEA", 0.99, "LEA")
+    comparison.add("b.jpg", "LEO", 0.95, "LEON")
+    comparison.add("c.jpg", "MARC", 0.2, "NARC")
+    comparison.add("d.jpg", "MARIE", 0.3, "NARIE")
+    return comparison

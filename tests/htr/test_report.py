@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import drawing
+from conftest import compared, drawing
 from PIL import Image, ImageChops, ImageOps
 
 from htr.report import LeastSure, charts, segments, thumbnail, write_report
@@ -18,15 +18,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 def row(name, text, confidence, error="", **more):
     return {"FILENAME": name, "PREDICTION": text, "CONFIDENCE": "" if error else confidence, "ERROR": error} | more
-
-
-def compared():
-    comparison = Comparison()
-    comparison.add("a.jpg", "LEA", 0.99, "LEA")
-    comparison.add("b.jpg", "LEO", 0.95, "LEON")
-    comparison.add("c.jpg", "MARC", 0.2, "NARC")
-    comparison.add("d.jpg", "MARIE", 0.3, "NARIE")
-    return comparison
 
 
 def test_the_least_sure_are_kept_in_order():

@@ -1,4 +1,5 @@
 import pytest
+from conftest import compared
 
 from htr.labels import LabelRules
 from htr.scores import Comparison, Score, Truth
@@ -27,15 +28,6 @@ def test_cer_and_exact_match(pairs, cer, exact):
 
 def test_a_score_of_nothing_is_zero():
     assert (Score().cer, Score().exact) == (0, 0)
-
-
-def compared():
-    comparison = Comparison()
-    comparison.add("a.jpg", "LEA", 0.99, "LEA")
-    comparison.add("b.jpg", "LEO", 0.95, "LEON")
-    comparison.add("c.jpg", "MARC", 0.2, "NARC")
-    comparison.add("d.jpg", "MARIE", 0.3, "NARIE")
-    return comparison
 
 
 def test_a_comparison_by_hand():
