@@ -110,7 +110,7 @@ def _decode(file: IO[bytes], size: tuple[int, int] | None = None) -> tuple[Image
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
     pages = _pages(image)
-    if image.format == "TIFF" and image.mode == "RGB" and image.tag_v2.get(284) == 2:
+    if image.format == "TIFF" and image.tag_v2.get(284) == 2 and set(image.tag_v2.get(258, (8,))) - {1, 8}:
         return _planes(image, file), pages
     if size:
         image.draft("L", size)
@@ -126,20 +126,21 @@ def _pages(image: Image.Image) -> int:
 
 
 def _planes(image: Image.Image, file: IO[bytes]) -> Image.Image:
-    """A TIFF whose channels are stored one after the other; Pillow reads 16-bit ones as if they had 8 bits."""
+    """A TIFF whose channels of 16 bits are stored one after the other; Pillow would read them as if they had 8.
+
+    Raises ImageError where they are compressed, or not what they usually are.
+    """
     tags = image.tag_v2
-    bits = set(tags.get(258, (8,)))
-    if bits == {8}:
-        image.load()
-        return image
-    if bits != {16} or tags.get(259, 1) != 1 or 273 not in tags:
+    count, width, height = tags.get(277, 1), tags[256], tags[257]
+    usual = set(tags[258]) == {16} and tags.get(259, 1) == 1 and set(tags.get(339, (1,))) == {1}
+    if not usual or image.mode not in ("RGB", "RGBA") or sum(tags.get(279, ())) != 2 * count * height * width:
         raise ImageError("is a TIFF with separate colour planes of more than 8 bits: save it as a PNG")
     strips = []
-    for offset, count in zip(tags[273], tags[279], strict=True):
+    for offset, length in zip(tags[273], tags[279], strict=True):
         file.seek(offset)
-        strips.append(file.read(count))
+        strips.append(file.read(length))
     kind = ">u2" if tags.prefix == b"MM" else "<u2"
-    planes = np.frombuffer(b"".join(strips), dtype=kind).reshape(3, tags[257], tags[256])  # (3, H, W)
+    planes = np.frombuffer(b"".join(strips), dtype=kind).reshape(count, height, width)
     pixels = Image.fromarray(np.ascontiguousarray((planes / 257 + 0.5).astype(np.uint8).transpose(1, 2, 0)))
     pixels.getexif()[0x0112] = tags.get(0x0112, 1)  # its orientation
     return pixels

@@ -165,17 +165,18 @@ def write_odd(folder: Path) -> set[str]:
 
 
 def planar_tiff(planes: np.ndarray, order: str, rows_per_strip: int, extra=(), compression=1) -> bytes:
-    """A TIFF with separate planes uint16 (3, H, W), written down after the specification (TIFF 6.0, section 2)."""
-    _, height, width = planes.shape
+    """A TIFF with separate planes uint16 (C, H, W), written down after the specification (TIFF 6.0, section 2)."""
+    count, height, width = planes.shape
     strips = [
         plane[row : row + rows_per_strip].astype(f"{order}u2").tobytes()
         for plane in planes
         for row in range(0, height, rows_per_strip)
     ]
-    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [16] * 3), (259, 3, [compression]), (262, 3, [2])]
-    tags += [(273, 4, [0] * len(strips)), (277, 3, [3]), (278, 3, [rows_per_strip])]
-    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2]), *extra]
-    tags.sort()
+    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [16] * count), (259, 3, [compression]), (262, 3, [2])]
+    tags += [(273, 4, [0] * len(strips)), (277, 3, [count]), (278, 3, [rows_per_strip])]
+    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2])]
+    replaced = {tag for tag, _, _ in extra}
+    tags = sorted([tag for tag in tags if tag[0] not in replaced] + list(extra))
     end, values = 8 + 2 + 12 * len(tags) + 4, b""
     offsets_at = end + sum(len(v) * {3: 2, 4: 4}[k] for _, k, v in tags if len(v) * {3: 2, 4: 4}[k] > 4)
     starts = np.cumsum([offsets_at, *map(len, strips)])[:-1].tolist()

@@ -301,8 +301,18 @@ def test_a_tiff_with_planes_of_16_bits(tmp_path, plain, order, rows_per_strip, o
     assert alike(tmp_path / "planes.tif", plain)
 
 
-def test_planes_that_are_not_read_say_so(tmp_path):
-    data = hostile.planar_tiff(np.zeros((3, 8, 8), dtype=np.uint16), "<", 8, compression=5)
+def test_planes_of_16_bits_with_alpha(tmp_path, plain):
+    ink = 257 * (255 - np.asarray(drawing(levels=False)).astype(np.uint16))
+    planes = np.stack([np.zeros_like(ink)] * 3 + [ink])
+    (tmp_path / "planes.tif").write_bytes(hostile.planar_tiff(planes, "<", 11, [(338, 3, [2])]))
+    assert alike(tmp_path / "planes.tif", plain)
+
+
+@pytest.mark.parametrize(("extra", "compression"), [((), 5), ([(279, 4, [10**9] * 3)], 1), ([(279, 4, [9])], 1)])
+def test_planes_that_are_not_read_say_so(tmp_path, extra, compression):
+    """Compressed ones, and strips of other lengths than the pixels take."""
+    planes = np.zeros((3, 8, 8), dtype=np.uint16)
+    data = hostile.planar_tiff(planes, "<", 8, extra, compression)
     (tmp_path / "planes.tif").write_bytes(data)
     with pytest.raises(ImageError, match=r"separate colour planes.*save it as a PNG"):
         load_image(tmp_path / "planes.tif", DEFAULT)
