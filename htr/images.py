@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import os
 import stat
 import warnings
@@ -254,8 +253,8 @@ def cut_margins(grey: Image.Image) -> Image.Image:
     Paper is the median grey; ink is whatever is darker than halfway from there to the darkest pixel. A blank image
     stays as it is.
     """
-    at_most = itertools.accumulate(grey.histogram())  # pixels of each grey or darker
-    paper = next(value for value, count in enumerate(at_most) if 2 * count >= grey.width * grey.height)
+    at_most = np.cumsum(grey.histogram())  # pixels of each grey or darker
+    paper = int(np.searchsorted(2 * at_most, at_most[-1]))
     if paper < 128:
         grey, paper = ImageOps.invert(grey), 255 - paper
     darkest = grey.getextrema()[0]

@@ -34,27 +34,30 @@ def normalise_levels(grey: Image.Image) -> Image.Image:
 
 def is_black_on_white(image: Image.Image) -> bool:
     """Whether nearly all is white and the rest is mostly black, with no ruled line, canvas or corner among it."""
-    histogram = image.histogram()
-    total, counts = sum(histogram), np.cumsum(histogram)
-    white, light, ink = total - counts[WHITE - 1], counts[WHITE - 1] - counts[127], counts[242]
+    counts = np.cumsum(image.histogram())  # of pixels of each grey or darker
+    total, ink, light = counts[255], counts[242], counts[WHITE - 1] - counts[127]
     darkest, dark = np.searchsorted(counts, (0.02 * ink, 0.1 * ink))
-    if white < 0.55 * total or darkest > 70 or dark > 130:
+    if total - counts[WHITE - 1] < 0.55 * total or darkest > 70 or dark > 130:
         return False
     pixels = np.asarray(image)
-    if light > 0.05 * total:  # speckles and the edges of strokes, or a shadow
-        grey = (pixels < WHITE) & (pixels >= 128)
-        if erode(grey, 5).mean() > 0.01:
-            return False
     height, width = pixels.shape
-    edges = pixels[[0, -1]] < 128
-    longest = max(first_run(line) for edge in edges for line in (edge, edge[::-1]))
-    if longest >= min(width, max(0.75 * height, 0.1 * width)) or (edges.mean(1) >= 0.5).any():
+    if light > 0.05 * total and min(height, width) >= 5:  # speckles and the edges of strokes, or a shadow
+        grey = (pixels < WHITE) & (pixels >= 128)
+        if np.count_nonzero(running(np.minimum, running(np.minimum, grey, 5, 0), 5, 1)) > 0.01 * total:
+            return False
+    if ink > 0.55 * width and np.count_nonzero(pixels < 243, axis=1).max() > 0.55 * width:
         return False
-    if ((pixels < 243).mean(1) > 0.55).any():
-        return False
-    rows, columns = (np.flatnonzero((pixels < 128).any(axis)) for axis in (1, 0))
-    box = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] if len(rows) else pixels
-    return bool((box < 128).mean() < 0.5)  # more is paper on a canvas
+    black = pixels < 128
+    for edge in (black[0], black[-1]):
+        if edge.any():
+            longest = max(first_run(edge), first_run(edge[::-1]))
+            if longest >= min(width, max(0.75 * height, 0.1 * width)) or 2 * np.count_nonzero(edge) >= width:
+                return False
+    rows, columns = np.flatnonzero(black.any(1)), np.flatnonzero(black.any(0))
+    if not len(rows):
+        return True
+    box = (rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])
+    return bool(2 * counts[127] < box)  # more is paper on a canvas
 
 
 def to_black_on_white(pixels: np.ndarray) -> np.ndarray:
