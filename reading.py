@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,11 @@ SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, f
 SHOWN = 12  # readings in the summary
 
 MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
+
+
+def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
+    """What `read_images` yields, without the number of pages."""
+    return [image if isinstance(image, ImageError) else image.pixels for image in images]
 
 
 # ----------------------------------------------------------------------------------------------- network
@@ -163,8 +168,8 @@ class Reader:
     def window_rows(self, names: Sequence[str], images: Sequence[Decoded | ImageError], batch_size: int) -> list[Row]:
         """A row of `columns`, and the number of its PAGES, for each image, read in batches of similar width."""
         rows = []
-        pixels = [image if isinstance(image, ImageError) else image.pixels for image in images]
-        for name, image, evidence in zip(names, images, self.read_all(pixels, batch_size), strict=True):
+        found = self.read_all(pixels_of(images), batch_size)
+        for name, image, evidence in zip(names, images, found, strict=True):
             if evidence is None:
                 values = (name, "", "", str(image), "", "", "", "")
             else:
@@ -423,8 +428,7 @@ def calibrate_on(job: Job, found: Found) -> None:
     truth = Truth(job.labels, rules)
     labelled = [(path, truth.of(name)) for name, path in found.files if truth.of(name) is not None]
     images = read_images([path for path, _ in labelled], geometry(settings), job.workers)
-    images = [image if isinstance(image, ImageError) else image.pixels for image in images]
     lexicon = Lexicon.load(job.lexicon, rules) if job.lexicon else None
     texts = [text for _, text in labelled]
     with only_training(job.model_path):
-        calibrate(job.model_path, images, texts, lexicon, job.device, job.batch_size)
+        calibrate(job.model_path, pixels_of(images), texts, lexicon, job.device, job.batch_size)

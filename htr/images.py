@@ -267,14 +267,22 @@ def cut_margins(grey: Image.Image) -> Image.Image:
 
 
 def load_image(path: str | os.PathLike, geometry: Geometry) -> Decoded:
-    """Read an image file as the network's input, the same way in training and in prediction.
+    """Read an image file as the network's input; see `to_line`.
+
+    Raises ImageError where the file is no image, is damaged or is too large.
+    """
+    image, pages = open_image(path)
+    return Decoded(to_line(image, geometry), pages)
+
+
+def to_line(image: Image.Image, geometry: Geometry) -> np.ndarray:
+    """Turn an image into the network's input, the same way in training and in prediction.
 
     Levels are normalised and margins cropped; the rest is scaled to `geometry.height`, keeping the aspect ratio, but
     enlarged by `geometry.max_scale` at most: a small scan then lies in the middle of white paper, with letters as large
     as those of a tall one. Returns grey uint8 (height, W), white paper = 255; an image wider than `geometry.max_width`
-    is squeezed to it. Raises ImageError where the file is no image, is damaged or is too large.
+    is squeezed to it. Raises ImageError where its values are not finite.
     """
-    image, pages = open_image(path)
     grey = to_grey(image, geometry.levels)
     grey = cut_margins(normalise_levels(grey) if geometry.levels else grey)
     scale = min(geometry.height / grey.height, geometry.max_scale)
@@ -282,7 +290,7 @@ def load_image(path: str | os.PathLike, geometry: Geometry) -> Decoded:
     height = max(1, round(grey.height * scale))
     paper = Image.new("L", (width, geometry.height), 255)
     paper.paste(grey.resize((width, height), Image.Resampling.BILINEAR), (0, (geometry.height - height) // 2))
-    return Decoded(np.array(paper), pages)
+    return np.array(paper)
 
 
 def read_images(

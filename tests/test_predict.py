@@ -17,8 +17,8 @@ from PIL import Image
 
 import reading
 from benchmarks.pictures import VARIANTS
-from htr.images import Decoded, cut_margins, find_files, to_grey
-from htr.levels import normalise_levels
+from dataset import geometry
+from htr.images import Decoded, find_files, to_line
 from htr.scores import LABEL_COLUMNS
 from htr.scripts import HTRError
 from predict import predict_batch, predict_single_image
@@ -301,12 +301,7 @@ def test_names_are_read_in_any_picture(variant, shipped):
             image = sample.convert("L")
         for change in VARIANTS[variant]:
             image = change(image)
-        grey = cut_margins(normalise_levels(to_grey(image)))
-        scale = min(64 / grey.height, 1.2)
-        small = grey.resize((round(grey.width * scale), round(grey.height * scale)), Image.Resampling.BILINEAR)
-        paper = Image.new("L", (small.width, 64), 255)
-        paper.paste(small, (0, (64 - small.height) // 2))
-        images.append(np.array(paper))
+        images.append(to_line(image, geometry(shipped.config)))
     texts = [evidence.text for evidence in shipped.read_all(images, 12)]
     right = sum(text == label for text, label in zip(texts, labels["IDENTITY"], strict=True))
     assert right >= (7 if variant in HARD else 10)
