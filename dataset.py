@@ -21,6 +21,7 @@ from config import Config
 from htr.files import Listing, file_name, list_files, only_writer
 from htr.images import PREPROCESSING, Geometry, ImageError, read_images
 from htr.labels import LabelRules, read_labels
+from htr.names import Pictures
 from htr.packed import PackedImages
 from htr.scripts import HTRError, printable
 
@@ -154,33 +155,46 @@ def labelled_images(config: Config, csv: Path, folder: Path) -> tuple[list[tuple
     Raises HTRError where more than 5 % of the images are missing.
     """
     rules, listing = label_rules(config), list_files(folder)
-    present = {file_name(path): path for path in listing.files}
+    names = [file_name(path) for path in listing.files]
     outside = links_out(listing, folder, config.DATA_DIR)
     ignored_reason = "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order of the summary
-    candidates, missing, named = [], [], set()
     table = read_labels(csv)
+    rows = []
     for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
         text = rules.clean(label)
-        if not text:
-            counts["blank"] += 1
-        elif not rules.hold_text(text):
-            counts[ignored_reason] += 1
-        elif filename in named:
-            counts["named before"] += 1
-        elif filename not in present or filename in outside:
-            missing.append(filename)
+        if rules.hold_text(text):
+            rows.append((filename, text))
         else:
-            candidates.append((present[filename], text))
-        named.add(filename)
-    counts["image missing"] = sum(filename not in outside for filename in missing)
-    counts["link out of the dataset"] = len(missing) - counts["image missing"]
-    links = f" ({len(outside):,} files there are links out of it)" if outside else ""
-    if len(missing) > MOST_LOST * max(1, len(missing) + len(candidates)):
+            counts[ignored_reason if text else "blank"] += 1
+    files = [(name, folder / path) for name, path in zip(names, listing.files, strict=True)]
+    matches = Pictures(files, ([csv.parent], [folder], [config.DATA_DIR])).match(name for name, _ in rows)
+    candidates, named = [], set()
+    for place, (_, text) in zip(matches.places, rows, strict=True):
+        if place is None:
+            continue
+        if place in named:
+            counts["named before"] += 1
+        elif names[place] in outside:
+            counts["link out of the dataset"] += 1
+        else:
+            candidates.append((listing.files[place], text))
+        named.add(place)
+    counts["image missing"] = len(matches.unknown)
+    counts["link out of the dataset"] += 0  # named even where there is none
+    if matches.ambiguous:
+        counts["name that fits several images"] = len(matches.ambiguous)
+    lost = len(matches.unknown) + len(matches.ambiguous) + counts["link out of the dataset"]
+    if lost > MOST_LOST * max(1, lost + len(candidates)):
+        reasons = matches.lines(names, "rows")
+        if counts["link out of the dataset"]:
+            reasons.append(f"files that are links out of it: {len(outside):,}")
         raise HTRError(
-            f"{len(missing):,} of the {len(missing) + len(candidates):,} images that {csv} names are not in {folder},"
-            f" among them {printable(missing[0], 200)}{links}: complete the folder, or name another with --data-dir"
+            f"{lost:,} of the {lost + len(candidates):,} images that {csv} names are not in {folder}:"
+            f" {printable('; '.join(reasons))}: complete the folder, or name another with --data-dir"
         )
+    for line in matches.lines(names, "rows"):
+        print(f"{csv.name}: {printable(line)}")
     return candidates, counts
 
 

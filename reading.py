@@ -287,14 +287,14 @@ class Outcome:
             lines.append(f"of these, read by the run before: {total - self.new:,}")
         if self.found.others:
             lines.append(f"files passed over, as no images: {self.found.others:,}")
+        if self.found.again:
+            lines.append(f"images reached a second time, read once: {self.found.again:,}")
         if self.pages:
             lines.append(f"pages after the first of a file, not read: {self.pages:,} ({self.of_many_pages} has some)")
         if self.found.linked_folders:
             lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
         if self.truth:
-            if self.truth.repeated:
-                lines.append(f"labels for a file that had one already, passed over: {self.truth.repeated:,}")
-            lines += self.truth.comparison.lines()
+            lines += [printable(note) for note in self.truth.notes] + self.truth.comparison.lines()
         return lines
 
 
@@ -310,7 +310,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     reader = Reader.load(job.model_path, job.device, job.lexicon)
     if reader.prior:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
-    truth = Truth(job.labels, label_rules(reader.config)) if job.labels else None
+    truth = truth_of(job, found, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ())
     outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None)
     with contextlib.ExitStack() as stack:
@@ -333,6 +333,11 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
         if job.html and parallel.rank() == 0:
             write_page(outcome)
     return outcome
+
+
+def truth_of(job: Job, found: Found, config: Config) -> Truth:
+    """The labels of a job's images."""
+    return Truth(job.labels, label_rules(config), found.files, found.folders)
 
 
 def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
@@ -424,11 +429,10 @@ def calibrate_on(job: Job, found: Found) -> None:
     if parallel.world() > 1:
         raise HTRError("--calibrate needs a single process: run it without torchrun")
     settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
-    rules = label_rules(settings)
-    truth = Truth(job.labels, rules)
-    labelled = [(path, truth.of(name)) for name, path in found.files if truth.of(name) is not None]
+    labels = truth_of(job, found, settings).labels
+    labelled = [(path, labels[name]) for name, path in found.files if name in labels]
     images = read_images([path for path, _ in labelled], geometry(settings), job.workers)
-    lexicon = Lexicon.load(job.lexicon, rules) if job.lexicon else None
+    lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None
     texts = [text for _, text in labelled]
     with only_training(job.model_path):
         calibrate(job.model_path, pixels_of(images), texts, lexicon, job.device, job.batch_size)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import find_images, find_labels, label_rules  # noqa: E402
+from htr.images import find_files  # noqa: E402
 from htr.scores import Score, Truth  # noqa: E402
 from predict import SHIPPED_WEIGHTS  # noqa: E402
 from utils import load_checkpoint, restore_settings, save_checkpoint  # noqa: E402
@@ -186,7 +187,8 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint = load_checkpoint(SHIPPED_WEIGHTS)
     settings, _ = restore_settings(checkpoint, SHIPPED_WEIGHTS)
-    truth = Truth(find_labels(args.data_dir, "validation"), label_rules(settings))
+    files = find_files([find_images(args.data_dir, "validation")]).files
+    truth = Truth(find_labels(args.data_dir, "validation"), label_rules(settings), files)
     names = sorted(truth.labels)[: args.images]
     with tempfile.TemporaryDirectory() as place:
         (folder := Path(place, "variants")).mkdir()

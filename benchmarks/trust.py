@@ -57,9 +57,10 @@ def main() -> None:
 
     reader = Reader.load(args.model_path)
     rules = label_rules(reader.config)
-    labels, lexicon = Truth(args.labels, rules), Lexicon.load(args.lexicon, rules)
-    files = [file for file in find_files([args.images]).files if labels.of(file[0]) is not None]
-    names, truths = [name for name, _ in files], [labels.of(name) for name, _ in files]
+    found, lexicon = find_files([args.images]), Lexicon.load(args.lexicon, rules)
+    labels = Truth(args.labels, rules, found.files, found.folders).labels
+    files = [(name, path) for name, path in found.files if name in labels]
+    names, truths = [name for name, _ in files], [labels[name] for name, _ in files]
     trigrams = Trigrams.of(lexicon.words)
     reader.prior = Prior(lexicon, trigrams)
     images = read_images([path for _, path in files], geometry(reader.config), 2)

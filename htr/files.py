@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from htr.names import left_by_system
 from htr.scripts import HTRError
 
 STALE = 3600  # seconds without a change after which a temporary file is a killed process's
@@ -84,42 +85,47 @@ def only_writer(path: str | os.PathLike, *others: str | os.PathLike, wait: bool 
 class Listing(NamedTuple):
     """What lies below a folder, as sorted paths relative to it, with forward slashes."""
 
-    files: list[str]
+    files: list[str]  # without those that systems leave behind, such as hidden ones
     links: set[str]  # those of the files that are symbolic links
     linked_folders: list[str]  # not searched: they may lead anywhere, or in circles
     empty_folders: list[str]
     closed_folders: list[str]  # those that cannot be searched
+    left_by_systems: int = 0  # files that are not listed, see `htr.names.left_by_system`
 
 
 def list_files(folder: str | os.PathLike) -> Listing:
     """List all files below `folder`. Raises HTRError where `folder` itself cannot be searched."""
-    found = Listing([], set(), [], [], [])
-    waiting = [""]  # folders still to be searched, each with a slash at the end
+    files, links, linked_folders, empty_folders, closed_folders, systems = [], set(), [], [], [], 0
+    waiting = [("", False)]  # folders still to be searched, each with a slash at the end; whether they are a system's
     while waiting:
-        below = waiting.pop()
+        below, of_system = waiting.pop()
         try:
             with os.scandir(os.path.join(folder, below)) as entries:
                 empty = True
                 for entry in entries:
                     name, empty = below + entry.name, False
+                    passed_over = of_system or left_by_system(entry.name)
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{name}/")
+                        waiting.append((f"{name}/", passed_over))
+                    elif passed_over:
+                        systems += 1
                     elif entry.is_symlink() and os.path.isdir(entry.path):
-                        found.linked_folders.append(name)
+                        linked_folders.append(name)
                     else:
-                        found.files.append(name)
+                        files.append(name)
                         if entry.is_symlink():
-                            found.links.add(name)
+                            links.add(name)
         except OSError as error:
             if not below:
                 raise HTRError(f"{folder} cannot be searched: {error.strerror}") from error
-            found.closed_folders.append(below[:-1])
+            if not of_system:
+                closed_folders.append(below[:-1])
         else:
-            if empty and below:
-                found.empty_folders.append(below[:-1])
-    for names in (found.files, found.linked_folders, found.empty_folders, found.closed_folders):
+            if empty and below and not of_system:
+                empty_folders.append(below[:-1])
+    for names in (files, linked_folders, empty_folders, closed_folders):
         names.sort()
-    return found
+    return Listing(files, links, linked_folders, empty_folders, closed_folders, systems)
 
 
 def file_name(path: str | os.PathLike) -> str:

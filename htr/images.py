@@ -15,15 +15,11 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.files import file_name, list_files
 from htr.levels import contrast, normalise_levels
+from htr.names import NOT_READ, SUFFIXES, has_suffix
 from htr.scripts import HTRError, printable
 
-SUFFIXES = set(".apng .bmp .dib .gif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder runs, whatever the name
-NOT_READ = {  # images by their names, which nothing here decodes
-    ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIF", ".hif": "HEIF", ".j2k": "JPEG 2000", ".jp2": "JPEG 2000",
-    ".jpf": "JPEG 2000", ".jpx": "JPEG 2000", ".jxl": "JPEG XL",
-}  # fmt: skip
-SIGNATURES = {  # the same by the bytes from a position on
+SIGNATURES = {  # of images that nothing here decodes: bytes from a position on
     (4, b"ftypavif"): "AVIF", (4, b"ftypavis"): "AVIF", (4, b"ftyphei"): "HEIC", (4, b"ftyphev"): "HEIC",
     (4, b"ftypmif1"): "HEIF", (4, b"ftypmsf1"): "HEIF", (0, b"\0\0\0\x0cjP  "): "JPEG 2000",
     (0, b"\xff\x4f\xff\x51"): "JPEG 2000", (0, b"\xff\x0a"): "JPEG XL", (4, b"JXL "): "JPEG XL", (0, b"%PDF"): "PDF",
@@ -329,38 +325,46 @@ def read_images(
 class Found(NamedTuple):
     """The images to read."""
 
-    files: list[tuple[str, Path]]  # (name, path), sorted by name
-    others: int  # files skipped because their names are not those of images
+    files: list[tuple[str, Path]]  # (name, path), sorted by name; no two are called alike
+    folders: list[Path]  # those of the paths given that are folders
+    others: int  # files skipped because their names are not those of images, or are those of a system's files
     linked_folders: int  # folders skipped because they are symbolic links
+    again: int  # files reached a second time, which are read once
 
 
 def find_files(paths: Iterable[str | Path]) -> Found:
     """Find the images that `paths` name or hold.
 
-    An image's name is its path relative to the folder given, or its path as given. Folders that cannot be searched, and
-    empty ones named like an image, are listed too, so that they get a row. Raises HTRError where a path does not exist
-    or nothing is found.
+    An image's name is its path relative to the folder given, with that folder before it where there are several, or its
+    path as given. Folders that cannot be searched, and empty ones named like an image, are listed too, so that they get
+    a row. Raises HTRError where a path does not exist or nothing is found.
     """
+    paths = [Path(path) for path in paths]
+    folders = [path for path in paths if path.is_dir()]
     found, others, linked = [], 0, 0
-    for path in map(Path, paths):
+    for path in paths:
         if path.is_dir():
             listing = list_files(path)
             images = [name for name in listing.files if has_suffix(name)]
-            others += len(listing.files) - len(images)
+            others += len(listing.files) - len(images) + listing.left_by_systems
             linked += len(listing.linked_folders)
-            folders = [*filter(has_suffix, listing.empty_folders), *listing.closed_folders]
-            found += [(file_name(name), path / name) for name in images + folders]
+            images += [*filter(has_suffix, listing.empty_folders), *listing.closed_folders]
+            found += [(path, name) for name in images]
         elif path.exists():
-            found.append((file_name(path.as_posix()), path))
+            found.append((Path(), path.as_posix()))
         else:
             raise HTRError(f"there is no image or folder {path}")
     if not found:
         raise HTRError(
             f"no images in {', '.join(map(str, paths))}; looked for {' '.join(sorted(SUFFIXES))} in it and below"
         )
-    return Found(sorted(found), others, linked)
+    once = {_place(folder / name): (folder, name) for folder, name in reversed(found)}.values()
+    alike = len({name for _, name in once}) < len(once)
+    with_folder = alike or len({os.path.realpath(folder) for folder in folders}) > 1
+    files = [(file_name((folder / name).as_posix() if with_folder else name), folder / name) for folder, name in once]
+    return Found(sorted(files), folders, others, linked, len(found) - len(once))
 
 
-def has_suffix(name: str) -> bool:
-    """Whether a file of that name should be an image."""
-    return Path(name).suffix.lower() in SUFFIXES | NOT_READ.keys()
+def _place(path: Path) -> str:
+    """Where a file is, however it was reached; a link to a file counts as a file of its own."""
+    return os.path.join(os.path.realpath(path.parent), path.name)

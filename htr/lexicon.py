@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,14 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import FLOOR, Trigrams, fit_weights
-from htr.labels import LabelRules, read_table
+from htr.labels import TEXT_COLUMNS, LabelRules, find_column, layout_of, read_table
+from htr.names import has_suffix
 from htr.scripts import HTRError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+NAME_COLUMNS = ("identity", "name", *TEXT_COLUMNS)
 NEAREST = 32  # known names that a reading is compared with
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
 # Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its trigram
@@ -48,28 +51,34 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike, rules: LabelRules) -> "Lexicon":
-        """Read a CSV with a column of names (IDENTITY, NAME, or the first) and, optionally, one called COUNT.
+        """Read a table with a column of names (IDENTITY, NAME, ..., or the first) and, optionally, one called COUNT.
 
-        Names are cleaned as labels are, and equal ones added up; blank and ignored ones do not count. Raises HTRError
-        where the file cannot be read, holds no name, or has a count that is not a positive whole number.
+        Any label table will do, and a list of names with counts needs no header. Names are cleaned as labels are, and
+        equal ones added up; blank and ignored ones do not count. Raises HTRError where the file cannot be read, holds
+        no name, or has a count that is not a positive whole number.
         """
-        table = read_table(path)
-        names = {str(column).upper(): column for column in reversed(table.columns)}
-        column = names.get("IDENTITY", names.get("NAME", table.columns[0]))
+        layout = layout_of(Path(path))
+        column = find_column(layout.first, NAME_COLUMNS)
+        labels = has_suffix(layout.first[0]) if layout.first else False  # of pictures, without a header
+        with_counts = len(layout.first) == 2 and layout.first[1].isdecimal()
+        header = not (column is None and (labels or with_counts))
+        table = read_table(path, layout, header)
+        names = table.iloc[:, int(labels) if column is None else column]
+        place = find_column(layout.first, ("count",)) if header else 1 if with_counts else None
         counts = [1] * len(table)
-        if "COUNT" in names:
+        if place is not None:
             try:
-                counts = [int(count) for count in table[names["COUNT"]]]
+                counts = [int(count) for count in table.iloc[:, place]]
             except ValueError as error:
                 raise HTRError(f"{path} has a COUNT that is not a whole number: {error}") from error
             if min(counts, default=1) < 1:
                 raise HTRError(f"{path} has a COUNT below 1")
         known = Counter()
-        for name, count in zip(table[column], counts, strict=True):
+        for name, count in zip(names, counts, strict=True):
             known[rules.clean(name)] += count
         known = {name: count for name, count in known.items() if rules.hold_text(name)}
         if not known:
-            raise HTRError(f"{path} holds no name in its column {column}")
+            raise HTRError(f"{path} holds no name in its column {names.name}")
         return cls(known)
 
     def summary(self, writable: Callable[[str], bool]) -> str:

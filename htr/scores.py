@@ -3,14 +3,17 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import auroc, coverage_curve, expected_calibration_error
 from htr.labels import LabelRules, read_labels
+from htr.names import Pictures
+from htr.scripts import HTRError
 
 LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect
@@ -102,29 +105,42 @@ class Comparison:
 class Truth:
     """The true texts of images: fills in LABEL_COLUMNS, and adds up `comparison`.
 
-    Labels are cleaned as in training; blank and ignored ones do not count. A row is matched by its FILENAME, or by the
-    last part of it; of several labels for a file the first counts. An image that could not be read counts as read with
-    no text. Raises HTRError where the table cannot be read.
+    labels: by the names of `files`. notes: what did not fit, a sentence each. Labels are cleaned as in training; blank
+    and ignored ones do not count. Names mean what they mean in training, see `htr.names.Pictures`; of several labels
+    for a file the first counts. An image that could not be read counts as read with no text. Raises HTRError where the
+    table cannot be read or names none of the files.
     """
 
-    def __init__(self, labels_csv: str | os.PathLike, rules: LabelRules):
+    def __init__(
+        self,
+        labels_csv: str | os.PathLike,
+        rules: LabelRules,
+        files: Sequence[tuple[str, Path]],
+        folders: Iterable[str | os.PathLike] = (),
+    ):
         table = read_labels(labels_csv)
+        rows = zip(table["FILENAME"], map(rules.clean, table["IDENTITY"]), strict=True)
+        rows = [(name, text) for name, text in rows if rules.hold_text(text)]
+        matches = Pictures(files, (Path(labels_csv).parents[:1], folders, ("",))).match(name for name, _ in rows)
+        names = [name for name, _ in files]
         self.labels: dict[str, str] = {}
-        self.repeated = 0  # rows that name a file again
-        for name, text in zip(table["FILENAME"], map(rules.clean, table["IDENTITY"]), strict=True):
-            if rules.hold_text(text):
-                self.repeated += name in self.labels
-                self.labels.setdefault(name, text)
+        repeated = 0
+        for place, (_, text) in zip(matches.places, rows, strict=True):
+            if place is not None:
+                repeated += names[place] in self.labels
+                self.labels.setdefault(names[place], text)
+        self.notes = matches.lines(names)
+        if not self.labels:
+            reason = "; ".join(self.notes) or "it holds no text"
+            raise HTRError(f"{labels_csv} labels none of the images that were found: {reason}")
+        if repeated:
+            self.notes.append(f"labels for a file that had one already, passed over: {repeated:,}")
         self.comparison = Comparison()
-
-    def of(self, name: str) -> str | None:
-        """The true text of the image called `name`, if there is one."""
-        return self.labels.get(name, self.labels.get(name.rsplit("/", 1)[-1]))
 
     def compare(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass rows of readings through, with LABEL_COLUMNS added."""
         for row in rows:
-            truth, values = self.of(row["FILENAME"]), ("", "", "")
+            truth, values = self.labels.get(row["FILENAME"]), ("", "", "")
             if truth is not None:
                 edits = self.comparison.add(row["FILENAME"], row["PREDICTION"], row["CONFIDENCE"] or 0.0, truth)
                 values = (truth, "no" if edits else "yes", edits)

@@ -1,5 +1,6 @@
 import os
 import time
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -254,3 +255,38 @@ def test_a_batch_is_ink_padded_with_paper():
 
 def test_grey_becomes_ink():
     assert to_ink(torch.tensor([255, 0, 51], dtype=torch.uint8)).tolist() == pytest.approx([0, 1, 0.8], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "{}", " {} ", "./{}", ".\\{}", "train_v2/train/{}", "train\\{}", "/home/somebody/train/{}",
+        "../train_v2/train/{}", "C:\\train\\{}",
+    ],
+)  # fmt: skip
+def test_names_in_the_table_may_be_written_as_anybody_does(tmp_path, spelling):
+    rows = [(f"Été {n:02}.png", f"NAME{n:02}") for n in range(12)]
+    config = make_set(tmp_path, rows)
+    usual = load_lines(config, "train", 0, fits)
+    hows = (str, str.upper, lambda name: unicodedata.normalize("NFD", name), lambda name: name.removesuffix(".png"))
+    lines = "".join(f"{spelling.format(hows[n % 4](name))},{text}\n" for n, (name, text) in enumerate(rows))
+    (tmp_path / "CSV/written_name_train.csv").write_text("FILENAME,IDENTITY\n" + lines, encoding="utf-8")
+    other = load_lines(config, "train", 0, fits)
+    assert (other.filenames, other.texts, other.counts) == (usual.filenames, usual.texts, usual.counts)
+
+
+def test_names_that_fit_several_images_are_counted_or_stop(tmp_path, capsys):
+    config = make_set(tmp_path, [(f"{n:02}.png", "A") for n in range(60)])
+    images, table = tmp_path / "train_v2/train", tmp_path / "CSV/written_name_train.csv"
+    for part in "ab":
+        (images / part).mkdir()
+        for n in range(60, 120):
+            drawing().save(images / part / f"{n}.png")
+    whole = table.read_text()
+    table.write_text(whole + "60.png,B\n")
+    lines = load_lines(config, "train", 0, fits)
+    assert (len(lines), lines.counts["name that fits several images"]) == (60, 1)
+    assert "rows that fit several images: 1 (such as '60.png': a/60.png or b/60.png)" in capsys.readouterr().out
+    table.write_text(whole + "".join(f"{n}.png,B\n" for n in range(60, 120)))
+    with pytest.raises(HTRError, match=r"60 of the 120 .* fit several images: 60 \(such as '60.png': a/60.png or"):
+        load_lines(config, "train", 0, fits)

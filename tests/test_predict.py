@@ -1,5 +1,6 @@
 """predict.py run as a user does, and the lines of its description in Python."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -199,7 +200,7 @@ def test_nothing_to_read_is_an_error(folder, script, path):
 
 def test_results_do_not_depend_on_batch_size_or_workers(trained, data_dir):
     reader = Reader.load(trained / "htr_crnn_mini.pth", "cpu")
-    files, others, links = find_files([data_dir / "test_v2"])
+    files, _, others, links, _ = find_files([data_dir / "test_v2"])
     assert others == links == 0
     one = list(reader.rows(files, batch_size=1, workers=0))
     many = list(reader.rows(files, batch_size=7, workers=3))
@@ -458,3 +459,91 @@ def test_a_page_to_look_through(folder, script, data_dir):
     page = (folder / "output" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 10
     assert "report.html: open it in a browser" in done.stdout
+
+
+@pytest.mark.parametrize("spelling", ["test_v2/test/{}.jpg", ".\\{}.JPG", "/home/somebody/test/{}.jpg", " {} "])
+def test_labels_name_images_as_anybody_writes_them(folder, script, data_dir, spelling):
+    table = data_dir / "CSV" / "written_name_test.csv"
+    labels = table.read_text(encoding="utf-8")
+    usual = script(folder, "predict.py", "--labels", table).stdout
+    (folder / "labels.csv").write_text(
+        "".join(
+            "{},{}\n".format(spelling.format(name.removesuffix(".jpg")), text)
+            for name, text in (line.split(",") for line in labels.splitlines()[1:])
+        ),
+        encoding="utf-16",
+    )
+    other = script(folder, "predict.py", "--labels", "labels.csv").stdout
+    scores = [[line for line in out.splitlines() if line.startswith("CER")] for out in (usual, other)]
+    assert scores[0] == scores[1]
+    assert "of 9 labelled images" in scores[0][0]  # one is EMPTY
+
+
+def test_labels_that_name_no_image_are_an_error(folder, script):
+    (folder / "labels.csv").write_text("FILENAME,IDENTITY\nother/1.jpg,LEA\n", encoding="utf-8")
+    done = script(folder, "predict.py", "--labels", "labels.csv", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: labels.csv labels none of the images that were found: ")
+    assert "such as 'other/1.jpg'; there are 10 images, which are called 'TEST_00001.jpg'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "output").exists()
+
+
+def test_two_folders_are_two_pages(folder, script):
+    """No two rows are called alike, and none is scored against the other's label. A picture is read once."""
+    scans = sorted((folder / "test_v2" / "test").iterdir())[:4]
+    for n, page in enumerate(("page1", "page2")):
+        (folder / page).mkdir()
+        for m in range(2):
+            shutil.copy(scans[2 * n + m], folder / page / f"{m}.jpg")
+    (folder / "labels.csv").write_text(
+        "FILENAME,IDENTITY\n" + "".join(f"page{n}/{m}.jpg,P{n}L{m}\n" for n in (1, 2) for m in (0, 1)), encoding="utf-8"
+    )
+    done = script(folder, "predict.py", "page1", "page2", "./page1/", "page2/1.jpg", folder / "page1",
+                  "--labels", "labels.csv")  # fmt: skip
+    rows = table(folder / "output" / "predictions.csv")
+    assert rows["FILENAME"].tolist() == ["page1/0.jpg", "page1/1.jpg", "page2/0.jpg", "page2/1.jpg"]
+    assert rows["TRUTH"].tolist() == ["P1L0", "P1L1", "P2L0", "P2L1"]
+    assert "images reached a second time, read once: 5" in done.stdout
+    shutil.copy(folder / "labels.csv", folder / "page1" / "labels.csv")
+    for table_text, truths in (
+        ("0.jpg,A\n1.jpg,B\n", ["A", "B", "", ""]),  # names relative to the table's folder
+        ("page2/0.jpg,C\n", ["", "", "C", ""]),
+    ):
+        (folder / "page1" / "labels.csv").write_text("FILENAME,IDENTITY\n" + table_text)
+        script(folder, "predict.py", "page1", "page2", "--labels", "page1/labels.csv")
+        assert table(folder / "output" / "predictions.csv")["TRUTH"].tolist() == truths
+    alone = script(folder, "predict.py", "page2", "--labels", "labels.csv")
+    rows = table(folder / "output" / "predictions.csv")
+    assert rows["FILENAME"].tolist() == ["0.jpg", "1.jpg"]
+    assert rows["TRUTH"].tolist() == ["P2L0", "P2L1"]
+    assert "labels that name none of the images: 2 (such as 'page1/0.jpg'" in alone.stdout
+
+
+def test_names_are_told_apart_whatever_is_given(tmp_path):
+    for name in ("a/sub/1.png", "sub/1.png", "b/sub/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path / "a", tmp_path / "link")
+    with contextlib.chdir(tmp_path):
+        assert [name for name, _ in find_files(["a", "sub/1.png"]).files] == ["a/sub/1.png", "sub/1.png"]
+        assert [name for name, _ in find_files(["a", "b/sub/1.png"]).files] == ["b/sub/1.png", "sub/1.png"]
+        assert [name for name, _ in find_files(["a", "link"]).files] == ["sub/1.png"]
+        found = find_files(["a", "b", "."])
+        assert [name for name, _ in found.files] == ["a/sub/1.png", "b/sub/1.png", "sub/1.png"]
+        assert (found.again, found.linked_folders) == (2, 1)
+
+
+def test_what_systems_leave_is_no_image(folder, script):
+    images = folder / "test_v2" / "test"
+    for name in (
+        "._TEST_00001.jpg",
+        "__MACOSX/._TEST_00001.jpg",
+        ".ipynb_checkpoints/a-checkpoint.jpg",
+        "@eaDir/a.jpg",
+    ):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"\0\5\26\7")
+    done = script(folder, "predict.py")
+    assert "read 10 of 10 images" in done.stdout
+    assert "files passed over, as no images: 4" in done.stdout

@@ -148,7 +148,21 @@ def test_folders_that_are_not_searched_are_told(tmp_path):
     (tmp_path / "sub" / "round").symlink_to("..")
     (tmp_path / "a.png").symlink_to("nowhere")
     listing = list_files(tmp_path)
-    assert listing == (["a.png"], {"a.png"}, ["sub/round"], ["sub/deep.png"], [])
+    assert listing == (["a.png"], {"a.png"}, ["sub/round"], ["sub/deep.png"], [], 0)
+
+
+def test_what_systems_leave_in_folders_is_counted_and_not_listed(tmp_path):
+    left = ["._a.png", ".DS_Store", "__MACOSX/._a.png", ".ipynb_checkpoints/a.png", "@eaDir/a.png/thumb.jpg",
+            "Thumbs.db", "sub/.hidden/deep/a.png", "#recycle/a.png", "sub/desktop.ini"]  # fmt: skip
+    for name in ["a.png", "sub/a.png", "sub/_a.png", "sub/@a.png", "dot.in.name/a.png", *left]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".empty.png").mkdir()
+    listing = list_files(tmp_path)
+    assert listing.files == ["a.png", "dot.in.name/a.png", "sub/@a.png", "sub/_a.png", "sub/a.png"]
+    assert listing.left_by_systems == len(left)
+    assert listing.empty_folders == []
+    assert list_files(tmp_path / ".ipynb_checkpoints").files == ["a.png"]  # whoever names it means it
     with pytest.raises(HTRError, match="nowhere cannot be searched: No such file"):
         list_files(tmp_path / "nowhere")
 

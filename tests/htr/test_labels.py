@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from htr.labels import Alphabet, clean_label, read_labels
+from htr.labels import PICTURE_COLUMNS, TEXT_COLUMNS, Alphabet, clean_label, read_labels
 from htr.scripts import HTRError
 
 
@@ -36,6 +36,42 @@ def test_labels_are_cleaned(label, cleaned):
     assert clean_label(label, uppercase=True) == cleaned
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("STRA\u1e9eE", "straße"),  # the capital of ß
+        ("\u1e9e", "ß"),
+        ("i\u0307zmir", "\u0130ZM\u0130R".replace("M\u0130R", "MIR")),  # a dot on its own; Turkish capitals
+        ("DI\u0307LEK", "D\u0130LEK"),
+        ("LE\u200bA", "LEA"),  # zero-width space
+        ("\ufeffLEA", "LEA"),
+        ("LE\u00adA", "LEA"),  # soft hyphen
+        ("L\u200dE\u200cA", "LEA"),  # joiners between letters that do not join
+        ("\u200eLEA\u200f", "LEA"),
+        ("\u202aLEA\u202c \u2068PAUL\u2069", "LEA PAUL"),
+        ("LE\u0000A\u0007", "LEA"),
+        ("LEA\u00a0\u2009PAUL", "LEA PAUL"),
+        ("\ufb01n", "FIN"),
+        ("A\u2011B", "A-B"),
+        ("\ufefb", "\u0644\u0627"),  # an Arabic ligature; and forms of letters
+        ("\ufe91\ufe92\ufe90", "\u0628\u0628\u0628"),
+        ("\ufb4b", "\u05d5\u05b9"),
+        ("E\ufe0f", "E"),
+    ],
+)
+def test_texts_that_look_the_same_are_the_same(one, other):
+    assert clean_label(one, uppercase=True) == clean_label(other, uppercase=True)
+    for label in (one, other):
+        cleaned = clean_label(label, uppercase=True)
+        assert clean_label(cleaned, uppercase=True) == cleaned
+
+
+def test_what_can_be_seen_stays():
+    persian, devanagari = "\u0645\u06cc\u200c\u0634\u0648\u062f", "\u0915\u094d\u200d\u0937"
+    for text in (persian, devanagari, "½ ² ™ …", "I \u0131 i \u0130", "ß \u1e9e"):  # joiners that show; other signs
+        assert clean_label(text, uppercase=False) == text
+
+
 def test_case_can_be_kept():
     assert clean_label(" Léa", uppercase=False) == "Léa"
 
@@ -60,26 +96,60 @@ ROWS = [["1.jpg", "DUPONT, É"], ["2.jpg", 'A "B"']]
         '\ufeffFILENAME;IDENTITY\r\n1.jpg;DUPONT, É\r\n2.jpg;"A ""B"""\r\n',
         'FILENAME\tIDENTITY\n1.jpg\tDUPONT, É\n2.jpg\tA "B"\n',
         ' FILENAME , IDENTITY,NOTE\n1.jpg,"DUPONT, É",x\n2.jpg,A "B",\n',
+        'FILENAME, IDENTITY\n1.jpg, "DUPONT, É"\n2.jpg,  "A ""B"""\n',  # blanks after commas
+        '"FILENAME", "IDENTITY"\n"1.jpg", "DUPONT, É"\n"2.jpg", "A ""B"""\n',
+        'sep=;\r\nFILENAME;IDENTITY\r\n1.jpg;DUPONT, É\r\n2.jpg;"A ""B"""\r\n',  # Excel's own
+        '\n\nFILENAME;IDENTITY\n1.jpg;DUPONT, É\n2.jpg;"A ""B"""\n',
+        '1.jpg,"DUPONT, É"\n2.jpg,A "B"\n',  # no header
+        '1.jpg\tDUPONT, É\n2.jpg\tA "B"\n',
+        '1.jpg, "DUPONT, É", x\n2.jpg, A "B", y\n',
+        'sep=\t\n1.jpg\tDUPONT, É\n2.jpg\tA "B"\n',
+        'writer,Text,File Name\n3,"DUPONT, É",1.jpg\n4,"A ""B""",2.jpg\n',
+        'label,image_path,text\nx,1.jpg,"DUPONT, É"\ny,2.jpg,"A ""B"""\n',  # the better known name counts
     ],
 )
-def test_the_separators_of_spreadsheets_are_known(tmp_path, content):
-    (tmp_path / "a.csv").write_text(content, encoding="utf-8", newline="")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+def test_the_tables_of_other_programs_are_known(tmp_path, content, encoding):
+    (tmp_path / "a.csv").write_text(content, encoding=encoding, newline="")
     assert read_labels(tmp_path / "a.csv").values.tolist() == ROWS
+
+
+@pytest.mark.parametrize("picture", PICTURE_COLUMNS)
+@pytest.mark.parametrize("text", TEXT_COLUMNS)
+def test_columns_have_the_names_of_the_field(tmp_path, picture, text):
+    (tmp_path / "a.csv").write_text(f"{text.upper()},{picture.title()}\nLÉA,1.jpg\n", encoding="utf-8")
+    assert read_labels(tmp_path / "a.csv").values.tolist() == [["1.jpg", "LÉA"]]
+
+
+def test_without_header_and_suffix_two_columns_are_picture_and_text(tmp_path):
+    (tmp_path / "a.csv").write_text("scan 1,LEA\nscan 2,text\n", encoding="utf-8")
+    assert read_labels(tmp_path / "a.csv").values.tolist() == [["scan 1", "LEA"], ["scan 2", "text"]]
+    (tmp_path / "a.csv").write_text("1.jpg,text\n2.jpg,label\n", encoding="utf-8")  # words that columns are called by
+    assert read_labels(tmp_path / "a.csv").values.tolist() == [["1.jpg", "text"], ["2.jpg", "label"]]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"FILE,IDENTITY\n1.jpg,A\n", "no column FILENAME"),
+        (
+            b"SCAN,IDENTITY\n1.jpg,A\n",
+            "no column that is known to hold pictures: it has SCAN, IDENTITY; call it FILENAME",
+        ),
+        (b"SCAN,READING\n1.jpg,A\n", "it has SCAN, READING"),
+        (b"A,1.jpg\nB,2.jpg\n", "no column that is known to hold pictures"),
+        (b"1,A,x\n2,B,y\n", "no column that is known to hold pictures: it has 1, A, x"),
         (b"", "cannot be read"),
         (b"FILENAME,IDENTITY\n1.jpg,\xe9\n", "line 2: this is not UTF-8"),
         (b"FILENAME,IDENTITY\n1.jpg,A\n2.jpg,L\xe9a\n", "line 3: this is not UTF-8"),
-        ("FILENAME,IDENTITY\n1.jpg,A\n".encode("utf-16"), "line 1: this is not UTF-8"),
+        ("FILENAME,IDENTITY\n1.jpg,A\n".encode("utf-16")[:-1], "this is not UTF-8"),
         (b'FILENAME,IDENTITY\n1.jpg,A\n2.jpg,"B\n3.jpg,C\n', "in line 3 a quote is opened and never closed"),
         (b'FILENAME,IDENTITY\n1.jpg,"A\n2.jpg,B\n3.jpg,"C\n', "line 2: a quote is opened before 'A'"),
         (b"FILENAME,IDENTITY\n1.jpg,A\n2.jpg,B,C\n", "Expected 2 fields in line 3, saw 3"),
         (b"FILENAME,IDENTITY\n1.jpg,A,B\n2.jpg,B,C\n", "more cells than its first line"),
-        (b"FILENAME,NAME\n1.jpg,A\n", "no column IDENTITY; it has FILENAME, NAME"),
+        (
+            b"FILENAME,NAME\n1.jpg,A\n",
+            "known to hold texts: it has FILENAME, NAME; call it IDENTITY, text, .* or words",
+        ),
         (b"\n\n", "No columns"),
     ],
 )

@@ -3,6 +3,7 @@ from conftest import compared
 
 from htr.labels import LabelRules
 from htr.scores import Comparison, Score, Truth
+from htr.scripts import HTRError
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,36 @@ def test_nothing_compared():
     assert Comparison().lines() == ["CER 0.0000, exact match 0.0000 (0 of 0 labelled images)"]
 
 
-def test_labels_match_by_the_last_part_of_a_path_and_sentinels_do_not_count(tmp_path):
-    (tmp_path / "a.csv").write_text("FILENAME,IDENTITY\n1.png,lea\n2.png,EMPTY\n3.png,\n")
-    truth = Truth(tmp_path / "a.csv", LabelRules(uppercase=True, ignored=("EMPTY", "UNREADABLE")))
-    rows = list(truth.compare({"FILENAME": f"sub/{n}.png", "PREDICTION": "LEO", "CONFIDENCE": 0.5} for n in (1, 2, 3)))
+RULES = LabelRules(uppercase=True, ignored=("EMPTY", "UNREADABLE"))
+
+
+def test_labels_that_mean_no_text_do_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text("FILENAME,IDENTITY\n1.png,lea\n2.png,EMPTY\n3.png,\n1.png,LEO\n")
+    names = [f"sub/{n}.png" for n in (1, 2, 3)]
+    truth = Truth(tmp_path / "a.csv", RULES, [(name, tmp_path / name) for name in names])
+    rows = list(truth.compare({"FILENAME": name, "PREDICTION": "LEO", "CONFIDENCE": 0.5} for name in names))
     assert [(row["TRUTH"], row["EDITS"]) for row in rows] == [("LEA", 1), ("", ""), ("", "")]
     assert (truth.comparison.score.edits, truth.comparison.score.images) == (1, 1)
+    assert truth.notes == ["labels for a file that had one already, passed over: 1"]
+
+
+def test_what_does_not_fit_is_counted_and_nothing_is_an_error(tmp_path):
+    files = [(name, tmp_path / name) for name in ("a/1.png", "b/1.png", "c.png")]
+    table = tmp_path / "labels.csv"
+    table.write_text("FILENAME,IDENTITY\n1.png,LEA\nc.png,LEO\nnowhere.png,MAX\n")
+    truth = Truth(table, RULES, files)
+    assert truth.labels == {"c.png": "LEO"}
+    assert truth.notes == [
+        "labels that name none of the images: 1 (such as 'nowhere.png'; there are 3 images, which are called 'a/1.png'"
+        " for example)",
+        "labels that fit several images: 1 (such as '1.png': a/1.png or b/1.png)",
+    ]
+    for content, reason in (
+        ("nowhere.png,MAX\n", "such as 'nowhere.png'; there are 3 images, which are called 'a/1.png'"),
+        ("1.png,LEA\n", "'1.png': a/1.png or b/1.png"),
+        ("c.png,EMPTY\n", "it holds no text"),
+    ):
+        table.write_text("FILENAME,IDENTITY\n" + content)
+        with pytest.raises(HTRError, match="labels none of the images") as error:
+            Truth(table, RULES, files)
+        assert reason in str(error.value)

@@ -1,0 +1,199 @@
+"""Names of pictures: which files are pictures, and which file a label table means by a name."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIXES = set(".apng .bmp .dib .gif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+NOT_READ = {  # pictures by their names, which nothing here decodes
+    ".avif": "AVIF", ".heic": "HEIC", ".heif": "HEIF", ".hif": "HEIF", ".j2k": "JPEG 2000", ".jp2": "JPEG 2000",
+    ".jpf": "JPEG 2000", ".jpx": "JPEG 2000", ".jxl": "JPEG XL",
+}  # fmt: skip
+# What systems and programs leave in folders, beside whatever is hidden: macOS' archives, thumbnails of network drives,
+# recycle bins. In lower case.
+LEFT_BY_SYSTEMS = {
+    "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
+SURE = float("inf")
+ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def has_suffix(name: str) -> bool:
+    """Whether a file of that name should be a picture."""
+    return Path(name).suffix.lower() in SUFFIXES | NOT_READ.keys()
+
+
+def left_by_system(name: str) -> bool:
+    """Whether a file or folder of that name was made by a system, and not by a person: hidden ones, thumbnails, ..."""
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+
+
+# ------------------------------------------------------------------------------------- names in label tables
+
+
+def _composed(part: str) -> str:
+    return unicodedata.normalize("NFC", part)
+
+
+def _caseless(part: str) -> str:
+    # Turkish has two letters i, and which of them a capital belongs to depends on the language.
+    return _composed(_composed(part).casefold().replace("i\u0307", "i").replace("\u0131", "i"))
+
+
+def _as_it_is(part: str) -> str:
+    return part
+
+
+# Ways to compare a part of a path, the strictest first; and whether the file's suffix counts.
+COMPARED: tuple[tuple[Callable[[str], str], bool], ...] = (
+    (_as_it_is, True),
+    (_composed, True),
+    (_caseless, True),
+    (_caseless, False),
+)
+
+
+def parts_of(name: str) -> list[str]:
+    """A path as anybody writes it, in parts: with / or \\, blanks around it, "." and ".." or a drive before it."""
+    name = name.strip(" \t\r\n\ufeff\u200b").replace("\\", "/")
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+@dataclass
+class Matches:
+    """Which files names mean.
+
+    places: for each name the position of its file, or None. unknown: names that fit no file. ambiguous: names that fit
+    several, each with two of these.
+    """
+
+    places: list[int | None]
+    unknown: list[str] = field(default_factory=list)
+    ambiguous: list[str] = field(default_factory=list)
+
+    def lines(self, there: Sequence[str], what: str = "labels") -> list[str]:
+        """A sentence for each kind of name that means no file; `there` are the names of files."""
+        said = []
+        if self.unknown:
+            called = f", which are called {_quoted(there[0])}" if there else ""
+            said.append(
+                f"{what} that name none of the images: {len(self.unknown):,} (such as {_quoted(self.unknown[0])};"
+                f" there are {len(there):,} images{called} for example)"
+            )
+        if self.ambiguous:
+            said.append(f"{what} that fit several images: {len(self.ambiguous):,} (such as {self.ambiguous[0]})")
+        return said
+
+
+def _quoted(name: str) -> str:
+    return repr(name) if len(name) <= 200 else repr(name[:197]) + "..."
+
+
+class Pictures:
+    """Files that label tables name.
+
+    files: (name, path) of each, where the name is what results are called by. folders: what a name in a table may be
+    relative to, in groups of falling rank; the table's own folder should come first.
+
+    A name means the file that it is the path of, from one of the folders or from any folder above the file, written
+    with / or \\, with ./ before it, with blanks around it, in NFC or NFD, in other case or without the file's suffix,
+    as long as exactly one file fits; what is written exactly goes before. An absolute path also means a file whose
+    path below one of the folders it ends with, as datasets move.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str | os.PathLike]], folders: Iterable[Iterable[str | os.PathLike]]):
+        self.names = [name for name, _ in files]
+        self.paths = [os.path.abspath(os.fspath(path)) for _, path in files]
+        self.folders = [[os.path.join(os.path.abspath(folder), "") for folder in group] for group in folders]
+        self.by_path = {path: place for place, path in enumerate(self.paths)}
+        self.parts: list[list[str]] = []  # of the paths; filled in when first needed
+        self.indices: dict[int, dict[str, list[int]]] = {}  # for each way to compare, files by the last part
+
+    def match(self, names: Iterable[str]) -> Matches:
+        """Which files the names in a table mean."""
+        found, names = Matches([]), list(names)
+        claims: dict[int, dict[str, float]] = defaultdict(dict)  # for each file, how surely names mean it
+        for name in names:
+            places, sureness = self._fitting(name)
+            found.places.append(places[0] if len(places) == 1 else None)
+            if len(places) > 1:
+                found.ambiguous.append(f"{_quoted(name)}: {' or '.join(self.names[place] for place in places[:2])}")
+            elif not places:
+                found.unknown.append(name)
+            else:
+                claims[places[0]][name] = sureness
+        for n, name in enumerate(names):
+            others = claims.get(found.places[n], {})
+            sureness = others.get(name, SURE)
+            if sureness < SURE and any(each >= sureness for other, each in others.items() if other != name):
+                found.places[n] = None
+                found.unknown.append(name)
+        return found
+
+    def _fitting(self, name: str) -> tuple[list[int], float]:
+        """The files that a name fits, and how sure that is: SURE, or how many folders agree."""
+        for group in self.folders:
+            fitting = {self.by_path[folder + name] for folder in group if folder + name in self.by_path}
+            if fitting:
+                return sorted(fitting), SURE
+        parts = parts_of(name)
+        for way in range(len(COMPARED)) if parts else ():
+            if fitting := self._ending_with(parts, way):
+                return self._nearest(fitting, len(parts)), SURE
+        for way in range(len(COMPARED)) if parts and ABSOLUTE.match(name.strip()) else ():
+            if fitting := self._moved(parts, way):
+                return fitting, self._run(fitting[0], parts, way)
+        return [], SURE
+
+    def _same_last(self, part: str, way: int) -> list[int]:
+        """The files whose names agree with the last part of a path."""
+        normal, with_suffix = COMPARED[way]
+        if way not in self.indices:
+            self.parts = self.parts or [path.split(os.sep) for path in self.paths]
+            index = self.indices[way] = defaultdict(list)
+            for place, (*_, last) in enumerate(self.parts):
+                index[normal(last if with_suffix else _without_suffix(last))].append(place)
+        return self.indices[way].get(normal(part), [])
+
+    def _run(self, place: int, parts: Sequence[str], way: int) -> int:
+        """How many parts before the last one agree with those of the file's path, from the end."""
+        normal, run = COMPARED[way][0], 0
+        for part, other in zip(parts[-2::-1], self.parts[place][-2::-1], strict=False):
+            if part != other and normal(part) != normal(other):
+                break
+            run += 1
+        return run
+
+    def _ending_with(self, parts: Sequence[str], way: int) -> list[int]:
+        """The files whose path ends with `parts`."""
+        return [n for n in self._same_last(parts[-1], way) if self._run(n, parts, way) == len(parts) - 1]
+
+    def _depth(self, place: int, folder: str) -> int:
+        """How many parts of the file's path are below the folder; 0 where it is not there."""
+        return len(self.parts[place]) - folder.count(os.sep) if self.paths[place].startswith(folder) else 0
+
+    def _nearest(self, places: list[int], depth: int) -> list[int]:
+        """Of several files those that are `depth` parts below a folder of the highest rank possible."""
+        for group in self.folders if len(places) > 1 else ():
+            if near := [n for n in places if any(self._depth(n, folder) == depth for folder in group)]:
+                return near
+        return places
+
+    def _moved(self, parts: Sequence[str], way: int) -> list[int]:
+        """The files whose path below one of the folders is the end of `parts`, of these the most alike."""
+        folders, runs = [folder for group in self.folders for folder in group], defaultdict(list)
+        for n in self._same_last(parts[-1], way):
+            run = self._run(n, parts, way)
+            if any(0 < self._depth(n, folder) <= run + 1 for folder in folders):
+                runs[run].append(n)
+        return runs[max(runs)] if runs else []
+
+
+def _without_suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in SUFFIXES | NOT_READ.keys() else name

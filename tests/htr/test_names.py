@@ -1,0 +1,103 @@
+import unicodedata
+
+import pytest
+
+from htr.names import Pictures, has_suffix, parts_of
+
+FILES = ["Été 1.png", "b.v2.PNG", "deep/Ça.jpg", "deep/c.jpg", "deep/er/c.jpg"]
+
+
+def pictures(tmp_path, files=FILES, folders=None) -> Pictures:
+    folders = ([tmp_path],) if folders is None else folders
+    return Pictures([(name, tmp_path / name) for name in files], folders)
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "{0}",
+        " {0}  ",
+        "./{0}",
+        ".\\{0}",
+        "\ufeff{0}",
+        "//{0}",
+        "{folder}/{0}",
+        "{name}/{0}",
+        "../{name}/{0}",
+        "{name}\\{0}",
+        ".\\{name}\\{0}",
+        "/home/somebody/scans/{name}/{0}",
+        "/home/somebody/{0}",
+        "C:\\Users\\Somebody\\Scans\\{0}",
+        "\\\\server\\share\\{name}\\{0}",
+        "file:///home/somebody/{name}/{0}",
+    ],
+)
+@pytest.mark.parametrize("how", [str, str.upper, str.lower, decomposed, lambda name: name.rsplit(".", 1)[0]])
+@pytest.mark.parametrize("backslash", [False, True])
+def test_a_name_means_its_file_however_it_is_written(tmp_path, spelling, how, backslash):
+    names = [how(name).replace("/", "\\") if backslash else how(name) for name in FILES]
+    names = [spelling.format(name, folder=tmp_path, name=tmp_path.name) for name in names]
+    matches = pictures(tmp_path).match(names)
+    assert matches.places == list(range(len(FILES)))
+    assert not matches.unknown + matches.ambiguous
+
+
+def test_names_of_other_files_mean_none(tmp_path):
+    names = ["a.png", "ete 1.png", "other/b.v2.PNG", "er/b.v2.PNG", "b.v2.jpg", "b", "", " ", ".", "/", "xb.v2.PNG"]
+    names += ["/home/somebody/c.jpg/", "/home/somebody/deep/er/x.jpg", "nul\0.png", "http://"]
+    matches = pictures(tmp_path).match(names)
+    assert matches.places == [None] * len(names)
+    assert matches.unknown == names
+    assert pictures(tmp_path, []).match(["a.png"]).unknown == ["a.png"]
+
+
+def test_of_several_files_none_is_guessed(tmp_path):
+    files = ["a/1.png", "b/1.png", "x.png", "X.png", "y.png", "y.jpg", "Y.JPG"]
+    matches = pictures(tmp_path, files).match(["1.png", "X.png", "x.png", "y", "Y", "y.Jpg", "a/1"])
+    assert matches.places == [None, 3, 2, None, None, None, 0]
+    assert matches.ambiguous[0] == "'1.png': a/1.png or b/1.png"
+    assert len(matches.ambiguous) == 4
+
+
+def test_the_folder_of_the_table_comes_first(tmp_path):
+    files = ["1.png", "a/1.png", "b/1.png"]
+    for first, place in (("", 0), ("a", 1), ("b", 2)):
+        for name in ("1.png", "1.PNG", "1"):
+            folders = ([tmp_path / first], [tmp_path, tmp_path / "a", tmp_path / "b"])
+            assert pictures(tmp_path, files, folders).match([name]).places == [place], (first, name)
+    folders = ([tmp_path / "elsewhere"], [tmp_path / "a", tmp_path / "b"])
+    assert pictures(tmp_path, files[1:], folders).match(["1.png"]).ambiguous == ["'1.png': a/1.png or b/1.png"]
+
+
+def test_absolute_paths_of_a_moved_dataset_are_not_mixed_up(tmp_path):
+    """Of two pages with pictures that are called alike, the labels of one never count for the other."""
+    files, names = ["page1/1.png", "page1/2.png"], [f"/home/somebody/page{n}/{m}.png" for n in (1, 2) for m in (1, 2)]
+    page = pictures(tmp_path, files, ([tmp_path], [tmp_path / "page1"]))
+    assert page.match(names).places == [0, 1, None, None]
+    assert page.match(["page2/1.png"]).places == [None]
+    moved = Pictures([("1.png", tmp_path / "moved" / "1.png")], ([tmp_path / "moved"],))
+    assert moved.match(["/home/somebody/page1/1.png"]).places == [0]
+    both = moved.match(["/home/somebody/page1/1.png", "/home/somebody/page2/1.png"])
+    assert both.places == [None, None]
+    assert len(both.unknown) == 2
+    assert moved.match(["1.png", "/home/somebody/page2/1.png"]).places == [0, None]
+
+
+def test_turkish_letters_match_in_other_case(tmp_path):
+    files = ["\u0130zmir.png", "ISPARTA.png"]
+    assert pictures(tmp_path, files).match(["izmir.png", "\u0131sparta.PNG"]).places == [0, 1]
+
+
+def test_parts_of_a_path():
+    assert parts_of(" .\\a/../b//c.png ") == ["a", "b", "c.png"]
+    assert parts_of("...") == ["..."]
+
+
+def test_suffixes():
+    assert all(map(has_suffix, ("a.png", "A.JPG", "b.v2.tif", "x.heic")))
+    assert not any(map(has_suffix, ("a", "png", ".png", "a.txt", "a.png.gz", "")))
