@@ -9,8 +9,10 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 READING_BATCH_SIZE = 64  # more than in training: there are no gradients to keep
 
@@ -39,6 +41,7 @@ class Config:
 
     # data
     DATA_DIR: str = _setting(".", "folder of the dataset: CSV/, train_v2/, validation_v2/, test_v2/")
+    FOLLOW_LINKS: bool = _setting(False, "also read images that are links to files or folders outside of the dataset")
     NUM_SAMPLES: int = _setting(5000, "training images, drawn at random; 0 = all", least=0)
     VALIDATION_SAMPLES: int = _setting(1000, "validation images, drawn at random; 0 = all", least=0)
     UPPERCASE: bool = _setting(True, "turn labels into capitals")

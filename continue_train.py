@@ -21,16 +21,12 @@ def main() -> int:
     parser.add_argument(
         "--finish", action="store_true", help="train only the epochs that a stopped run still had to do"
     )
+    as_before = ("DATA_DIR", "FOLLOW_LINKS", "LEARNING_RATE", "GRAD_CLIP", "DEVICE", "WORKERS", "SAVE_EVERY")
     add_flags(
         parser,
-        ("DATA_DIR", "EPOCHS", "LEARNING_RATE", "GRAD_CLIP", "DEVICE", "WORKERS", "SAVE_EVERY", "MINI_MODEL_PATH"),
+        ("EPOCHS", *as_before, "MINI_MODEL_PATH"),
         EPOCHS=f"{MORE_EPOCHS} more",
-        DATA_DIR="as before",
-        LEARNING_RATE="as before",
-        GRAD_CLIP="as before",
-        DEVICE="as before",
-        WORKERS="as before",
-        SAVE_EVERY="as before",
+        **dict.fromkeys(as_before, "as before"),
     )
     args = parser.parse_args()
     typed = typed_settings(args)
@@ -48,9 +44,10 @@ def main() -> int:
 
 
 def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> int:
-    from training import check_best, describe, fit, load_data, load_last, restore_state
-    from utils import choose_device, last_path, only_training, previous_path, restore_settings
+    from training import check_best, check_data, describe, fit, load_data, load_last, restore_state
+    from utils import choose_device, has_device, last_path, only_training, previous_path, restore_settings, run_of
 
+    model_path = str(run_of(model_path))
     path = last_path(model_path)
     if not (path.exists() or previous_path(model_path).exists()):
         raise HTRError(f"there is no checkpoint {path}; train one with train.py")
@@ -59,6 +56,9 @@ def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> i
         saved, alphabet = restore_settings(checkpoint, path)
         epochs = saved.EPOCHS if finish else checkpoint["epoch"] + typed.get("EPOCHS", MORE_EPOCHS)
         config = dataclasses.replace(saved, **typed | {"MINI_MODEL_PATH": model_path, "EPOCHS": epochs})
+        if "DEVICE" not in typed and not has_device(config.DEVICE):
+            print(f"the run was on {config.DEVICE}, which this machine does not have")
+            config = dataclasses.replace(config, DEVICE="auto")
         device = choose_device(config.DEVICE)
         train_lines, validation_lines, alphabet = load_data(config, alphabet)
         state = restore_state(checkpoint, config, alphabet, device, path)
@@ -66,6 +66,7 @@ def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> i
             for group in state.optimizer.param_groups:
                 group["lr"] = config.LEARNING_RATE
         print(describe(state))
+        check_data(state, train_lines, validation_lines)
         check_best(state)
         print(f"continuing from {path} with epoch {state.epoch + 1}, best validation loss so far {state.best_loss:.3f}")
         fit(state, train_lines, validation_lines, config.EPOCHS)

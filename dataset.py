@@ -4,6 +4,7 @@ A line is grey uint8 (H, W) of fixed height and its own width, white paper = 255
 0 is paper and 1 is ink, so zero padding is background.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -29,6 +30,7 @@ WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
 WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
+SAMPLED_BYTES = 200  # files whose bytes tell data apart, beside the sizes of all
 MOST_LOST = 0.05  # share of missing or unreadable images above which training stops
 
 Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image of that width
@@ -79,13 +81,15 @@ class Lines:
     """Images of lines with their texts.
 
     images: grey uint8 (H, W_i); texts: cleaned labels; filenames: as in the CSV;
-    counts: what became of each row of the CSV, by reason; its values sum to the number of rows.
+    counts: what became of each row of the CSV, by reason; its values sum to the number of rows. key: changes with the
+    texts and pictures, on whatever machine they are.
     """
 
     filenames: list[str]
     images: PackedImages
     texts: list[str]
     counts: Counter
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -131,7 +135,8 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
         packed = PackedImages.of(images)
     else:
         packed, sample = keep_in_file(split, fingerprint(config, folder, candidates, wanted), images, sample)
-    lines = Lines([candidates[i][0] for i in sample.used], packed, [candidates[i][1] for i in sample.used], counts)
+    used = [candidates[i] for i in sample.used]
+    lines = Lines([name for name, _ in used], packed, [text for _, text in used], counts, key_of(folder, used))
     if sample.pages:
         print(f"{split}: {sample.pages:,} pages after the first of a file, not read")
     counts["used"] = len(lines)
@@ -154,9 +159,9 @@ def labelled_images(config: Config, csv: Path, folder: Path) -> tuple[list[tuple
 
     Raises HTRError where more than 5 % of the images are missing.
     """
-    rules, listing = label_rules(config), list_files(folder)
+    rules, listing = label_rules(config), list_files(folder, config.FOLLOW_LINKS)
     names = [file_name(path) for path in listing.files]
-    outside = links_out(listing, folder, config.DATA_DIR)
+    outside = set() if config.FOLLOW_LINKS else links_out(listing, folder, config.DATA_DIR)
     ignored_reason = "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order of the summary
     table = read_labels(csv)
@@ -184,11 +189,13 @@ def labelled_images(config: Config, csv: Path, folder: Path) -> tuple[list[tuple
     counts["link out of the dataset"] += 0  # named even where there is none
     if matches.ambiguous:
         counts["name that fits several images"] = len(matches.ambiguous)
+    if listing.linked_folders:
+        print(f"linked folders in {folder} not searched: {len(listing.linked_folders):,}; --follow-links searches them")
     lost = len(matches.unknown) + len(matches.ambiguous) + counts["link out of the dataset"]
     if lost > MOST_LOST * max(1, lost + len(candidates)):
         reasons = matches.lines(names, "rows")
         if counts["link out of the dataset"]:
-            reasons.append(f"files that are links out of it: {len(outside):,}")
+            reasons.append(f"files that are links out of it: {len(outside):,}, which --follow-links reads nevertheless")
         raise HTRError(
             f"{lost:,} of the {lost + len(candidates):,} images that {csv} names are not in {folder}:"
             f" {printable('; '.join(reasons))}: complete the folder, or name another with --data-dir"
@@ -254,6 +261,17 @@ def fingerprint(config: Config, folder: Path, candidates: Sequence[tuple[str, st
         except OSError:
             state = (filename, text)
         digest.update(repr(state).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def key_of(folder: Path, lines: Sequence[tuple[str, str]]) -> str:
+    """Changes with the texts, and with the sizes of the pictures' files and the bytes of some of them."""
+    digest, step = hashlib.blake2b(digest_size=16), max(1, len(lines) // SAMPLED_BYTES)
+    for n, (filename, text) in enumerate(lines):
+        with contextlib.suppress(OSError):
+            digest.update(repr((text, os.stat(f"{folder}/{filename}").st_size)).encode("utf-8", "surrogateescape"))
+            if n % step == 0:
+                digest.update(Path(folder, filename).read_bytes())
     return digest.hexdigest()
 
 

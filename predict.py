@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import DEMO, READING_BATCH_SIZE, Config, add_flags, typed_settings
+from config import DEMO, READING_BATCH_SIZE, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
 from htr.scripts import HTRError, run
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
 
     from reading import Job, Outcome
 
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 READING_TIMEOUT = 600  # seconds in which a process has read its next few hundred images
 
 

@@ -1,6 +1,7 @@
 """Reads images with a trained network, and writes what it read: what predict.py runs."""
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import READING_BATCH_SIZE, Config
+from config import READING_BATCH_SIZE, SHIPPED_WEIGHTS, Config
 from dataset import collate, geometry, label_rules
 from htr import parallel
 from htr.confidence import FLOOR, Calibration, Trigrams
@@ -21,7 +22,7 @@ from htr.images import Decoded, Found, ImageError, find_files, read_images
 from htr.labels import Alphabet
 from htr.lexicon import Choice, Lexicon, Prior, fit_prior
 from htr.report import LeastSure, write_report
-from htr.scores import LABEL_COLUMNS, Truth
+from htr.scores import FEWEST, LABEL_COLUMNS, Truth
 from htr.scripts import HTRError, Interrupted, printable
 from htr.tables import Journal, Row, only_reading, write_predictions
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
@@ -89,7 +90,8 @@ class Reader:
         checkpoint = load_checkpoint(model_path)
         config, alphabet = restore_settings(checkpoint, model_path)
         model = build_model(config, alphabet)
-        restore_weights(model, checkpoint.get("model", {}), model_path)
+        weights = checkpoint.get("average", checkpoint.get("model", {}))  # as the state of a run is judged
+        restore_weights(model, weights, model_path)
         chosen = choose_device(device)
         fitted = checkpoint.get("lexicon")
         if lexicon is not None and fitted is None:
@@ -282,7 +284,7 @@ class Outcome:
         if model_path.is_relative_to(Path.cwd()):
             model_path = model_path.relative_to(Path.cwd())
         read, speed = total - len(self.failed), self.new / self.seconds
-        lines = [f"read {read:,} of {total:,} images with {model_path}, {speed:.0f} images/s"]
+        lines = [f"read {read:,} of {total:,} images with {printable(str(model_path))}, {speed:.0f} images/s"]
         if self.new < total:
             lines.append(f"of these, read by the run before: {total - self.new:,}")
         if self.found.others:
@@ -306,7 +308,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     """
     found = find_files(job.paths)
     if job.calibrate:
-        calibrate_on(job, found)
+        job = calibrate_on(job, found)
     reader = Reader.load(job.model_path, job.device, job.lexicon)
     if reader.prior:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
@@ -394,18 +396,18 @@ def fit_confidence(
     return calibration, prior, Calibration.fit(trigrams, texts, probabilities, right)
 
 
-def calibrate(
+def fitted_on(
     model_path: str | Path,
     images: Sequence[MaybeImage],
     truths: Sequence[str],
     lexicon: Lexicon | None,
     device: str,
     batch_size: int,
-) -> None:
-    """Fit how a checkpoint's confidence is computed, on labelled images, and write it into the checkpoint.
+) -> dict[str, Any]:
+    """What a checkpoint should hold so that its confidence is calibrated on these labelled images.
 
-    With a lexicon, also fits how it is weighed against what the network sees, and learns from it what names look like.
-    Raises HTRError where no image can be read.
+    With a lexicon, also how it is weighed against what the network sees, and what it says names look like. Raises
+    HTRError where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
     """
     reader = Reader.load(model_path, device)
     trigrams = reader.calibration.trigrams if reader.calibration else Trigrams({})
@@ -414,25 +416,42 @@ def calibrate(
         reader.prior = Prior(lexicon, trigrams)
     pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
     pairs = [(evidence, truth) for evidence, truth in pairs if evidence is not None]
-    if not pairs:
-        raise HTRError("calibration needs labelled images that can be read, and there are none")
+    if len(pairs) < FEWEST:
+        raise HTRError(
+            f"there are {len(pairs)} labelled images that can be read, too few to calibrate on: label at least {FEWEST}"
+        )
     calibration, prior, prior_calibration = fit_confidence(*zip(*pairs, strict=True), trigrams, lexicon)
-    checkpoint = load_checkpoint(model_path) | {"calibration": calibration.state()}
+    fitted: dict[str, Any] = {"calibration": calibration.state()}
     if prior is not None:
-        checkpoint["lexicon"] = {"weights": prior.weights, "calibration": prior_calibration.weights}
-    save_checkpoint(checkpoint, model_path)
-    print(f"confidence calibrated on {len(pairs):,} labelled images, kept in {model_path}")
+        fitted["lexicon"] = {"weights": prior.weights, "calibration": prior_calibration.weights}
+    return fitted
 
 
-def calibrate_on(job: Job, found: Found) -> None:
-    """Calibrate a job's checkpoint on those of its images that have a label."""
+def keep_fitted(fitted: dict[str, Any], model_path: str | Path, target: str | Path, images: int) -> None:
+    """Write a checkpoint with what `fitted_on` returned of so many images."""
+    save_checkpoint(load_checkpoint(model_path) | fitted, target)
+    print(f"confidence calibrated on {images:,} labelled images, kept in {target}")
+
+
+def calibrate_on(job: Job, found: Found) -> Job:
+    """Calibrate a job's checkpoint on those of its images that have a label.
+
+    Returns the job with the calibrated checkpoint: of the shipped weights that is a copy in the current folder.
+    """
     if parallel.world() > 1:
         raise HTRError("--calibrate needs a single process: run it without torchrun")
     settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
     labels = truth_of(job, found, settings).labels
     labelled = [(path, labels[name]) for name, path in found.files if name in labels]
-    images = read_images([path for path, _ in labelled], geometry(settings), job.workers)
+    images = pixels_of(read_images([path for path, _ in labelled], geometry(settings), job.workers))
     lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None
     texts = [text for _, text in labelled]
-    with only_training(job.model_path):
-        calibrate(job.model_path, pixels_of(images), texts, lexicon, job.device, job.batch_size)
+    target = Path(job.model_path)
+    if target.resolve().parent == SHIPPED_WEIGHTS.parent.resolve():
+        target = Path(f"{target.stem}.calibrated.pth")
+    with only_training(target):
+        fitted = fitted_on(job.model_path, images, texts, lexicon, job.device, job.batch_size)
+        keep_fitted(fitted, job.model_path, target, len(images))
+    if target != Path(job.model_path):
+        print(f"the shipped weights stay as they are: from now on read with --model-path {target}")
+    return dataclasses.replace(job, model_path=target)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import math
 import os
 import signal
 import time
@@ -34,12 +35,13 @@ from htr.curves import HISTORY_COLUMNS, draw_curves, write_history
 from htr.labels import Alphabet
 from htr.lexicon import Lexicon
 from htr.packed import PackedImages
-from htr.scores import Score
+from htr.scores import FEWEST, Score
 from htr.scripts import HTRError, Interrupted
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
-from reading import calibrate
+from reading import fitted_on, keep_fitted
 from utils import (
     autocast,
+    beside,
     build_model,
     last_path,
     load_checkpoint,
@@ -49,7 +51,13 @@ from utils import (
     save_checkpoint,
 )
 
-MACHINE = ("DATA_DIR", "DEVICE", "WORKERS", "MINI_MODEL_PATH")  # settings that mean nothing on another machine
+MACHINE = (
+    "DATA_DIR",
+    "FOLLOW_LINKS",
+    "DEVICE",
+    "WORKERS",
+    "MINI_MODEL_PATH",
+)  # settings that mean nothing on another machine
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
 LOOK_EVERY = 16  # batches after which a GPU, or several processes, are asked how they are doing
 
@@ -82,6 +90,7 @@ class State:
     loss_sum: float = 0.0  # over the images of those batches
     best_loss: float = float("inf")
     history: list[dict[str, float]] = field(default_factory=list)
+    data: str = ""  # changes with the labels and pictures; "" where it is not known
 
     def best_checkpoint(self) -> dict[str, Any]:
         """What prediction needs; it can be shared, and says nothing about the machine it was trained on."""
@@ -109,6 +118,7 @@ class State:
             "loss_sum": self.loss_sum,
             "best_loss": self.best_loss,
             "history": self.history,
+            "data": self.data,
         }
 
 
@@ -124,12 +134,17 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
         decoupled_weight_decay=True,  # Loshchilov and Hutter 2019, arXiv:1711.05101
         fused=device.type != "mps",
     )
-    # Once per cycle at most: a new cycle is worse than the end of the one before, until its rate falls.
-    rest = max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
-    scheduler = ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE, cooldown=rest)
+    scheduler = plateau_rule(config, optimizer)
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0)
     network, none = parallel.wrap(model), torch.zeros((), dtype=torch.int64, device=device)
     return State(config, alphabet, device, model, network, average, optimizer, scheduler, scaler, none, none)
+
+
+def plateau_rule(config: Config, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+    """At its start, with the rate that the optimizer has."""
+    # Once per cycle at most: a new cycle is worse than the end of the one before, until its rate falls.
+    rest = max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
+    return ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE, cooldown=rest)
 
 
 def restore_state(
@@ -144,9 +159,30 @@ def restore_state(
         state.scheduler.load_state_dict(checkpoint["scheduler"])
         for name in ("epoch", "steps", "batches_done", "loss_sum", "best_loss", "history"):
             setattr(state, name, checkpoint[name])
+        state.data = checkpoint.get("data", "")  # earlier versions did not keep it
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise HTRError(f"{path} holds no complete state to continue from: {error}") from error
     return state
+
+
+def data_of(train_lines: Lines, validation_lines: Lines) -> str:
+    return f"{train_lines.key} {validation_lines.key}"
+
+
+def check_data(state: State, train_lines: Lines, validation_lines: Lines) -> None:
+    """Where the labels or pictures are not those of the run so far, start anew what was measured on them; says so."""
+    batches = math.ceil(len(train_lines) / state.config.BATCH_SIZE)
+    other = state.data not in ("", data_of(train_lines, validation_lines))
+    if state.batches_done and (other or state.batches_done > batches):
+        print(f"the data changed in the middle of epoch {state.epoch + 1}, which starts anew")
+        state.batches_done, state.loss_sum = 0, 0.0
+    if other:
+        print(
+            "the labels or pictures are not those of the run so far: the best loss and the plateau rule start anew, and"
+            f" the weights of the next epoch replace {state.config.MINI_MODEL_PATH}"
+        )
+        state.best_loss = float("inf")
+        state.scheduler = plateau_rule(state.config, state.optimizer)
 
 
 def load_last(model_path: str | Path) -> dict[str, Any]:
@@ -203,6 +239,11 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
         )
     print(f"alphabet: {len(alphabet)} characters {alphabet.characters!r}")
     unwritable = [text for text in validation_lines.texts if not alphabet.knows(text)]
+    if len(unwritable) == len(validation_lines):
+        raise HTRError(
+            f"none of the {len(unwritable):,} validation labels, such as {unwritable[0]!r}, can be written with the"
+            " characters of the training labels: give both sets labels of the same kind"
+        )
     if unwritable:
         print(
             f"validation: {len(unwritable)} labels hold characters that no training label has ({unwritable[0]!r}): they"
@@ -227,7 +268,10 @@ def make_batch(lines: Lines, indices: Sequence[int], device: torch.device) -> tu
 def validate(
     model: CRNN, lines: Lines, alphabet: Alphabet, device: torch.device, batch_size: int
 ) -> tuple[float, Score]:
-    """The mean CTC loss of the images whose text the alphabet can write, in nats per image, and the scores of all."""
+    """The mean CTC loss of the images whose text the alphabet can write, in nats per image, and the scores of all.
+
+    The loss is NaN where there is no such image.
+    """
     model.eval()
     order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -245,7 +289,7 @@ def validate(
             loss = float(ctc_loss(logits[:, rows], lengths[rows], labels).sum())
         sums[n] = torch.tensor([loss, len(rows), *dataclasses.astuple(score)])
     loss_sum, known, *counts = parallel.all_sum(sums).sum(0).tolist()
-    return loss_sum / max(1, known), Score(*map(int, counts))
+    return loss_sum / known if known else math.nan, Score(*map(int, counts))
 
 
 @torch.no_grad()
@@ -464,6 +508,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     not finite or memory runs out.
     """
     config, best_path = state.config, Path(state.config.MINI_MODEL_PATH)
+    state.data = data_of(train_lines, validation_lines)
     keep_on_gpu(train_lines, state.device)
     save_progress(state)  # so that a run can be continued from its first step on
     with stop_requests() as stop, memory_advice(config.BATCH_SIZE):
@@ -489,7 +534,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     if state.best_loss == float("inf"):
         raise HTRError("no epoch had a finite validation loss, so no weights were kept: use a lower --learning-rate")
     if parallel.rank() == 0:
-        draw_curves(state.history, best_path.with_suffix(".curves.png"))
+        draw_curves(state.history, beside(best_path, "curves.png"))
         calibrate_on_validation(config, validation_lines)
     print(f"best validation loss {state.best_loss:.3f}, kept in {best_path}")
 
@@ -506,7 +551,7 @@ def save_progress(state: State) -> None:
     """Save the state and write the history. The first process does it for all."""
     save_state(state)
     if parallel.rank() == 0:
-        write_history(state.history, Path(state.config.MINI_MODEL_PATH).with_suffix(".history.csv"))
+        write_history(state.history, beside(state.config.MINI_MODEL_PATH, "history.csv"))
 
 
 def end_epoch(state: State, images: int, validation_lines: Lines) -> bool:
@@ -554,6 +599,14 @@ def check_best(state: State) -> None:
 
 def calibrate_on_validation(config: Config, lines: Lines) -> None:
     """Calibrate the confidence of the best weights on the validation lines, and the weighing of a lexicon, for which
-    all training labels of the dataset stand in."""
+    all training labels of the dataset stand in. Of too few lines nothing can be learned, which is said."""
+    if len(lines) < FEWEST:
+        print(
+            f"{len(lines)} validation images are too few to calibrate the confidence on, which takes {FEWEST}:"
+            " CONFIDENCE is the network's own probability"
+        )
+        return
     known = Lexicon.load(find_labels(config.DATA_DIR, "train"), label_rules(config))
-    calibrate(config.MINI_MODEL_PATH, lines.images, lines.texts, known, config.DEVICE, config.BATCH_SIZE)
+    path = config.MINI_MODEL_PATH
+    fitted = fitted_on(path, lines.images, lines.texts, known, config.DEVICE, config.BATCH_SIZE)
+    keep_fitted(fitted, path, path, len(lines))

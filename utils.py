@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from config import Config
+from config import SHIPPED_WEIGHTS, Config
 from htr import parallel
 from htr.files import only_writer, whole_file
 from htr.labels import Alphabet
@@ -26,14 +26,32 @@ VERSION = 2  # of the checkpoints that this program writes; see `upgrade`
 # ------------------------------------------------------------------------------------------------ device
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU. Raises HTRError where there is none."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant by a name such as "cpu", "cuda" or "cuda:1".
+
+    "auto" or None takes CUDA, then MPS, then the CPU. Raises HTRError where there is none of that name, and TypeError
+    where it is no name.
+    """
+    if not isinstance(device, (str, torch.device, type(None))):
+        raise TypeError(f"a device is a name such as 'cpu' or 'cuda:0', or a torch.device, not {device!r:.80}")
+    name = str(device or "auto")
     if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
+        name = next(kind for kind in ("cuda", "mps", "cpu") if has_device(kind))
+    kind, _, index = name.partition(":")
+    if kind not in ("cuda", "mps", "cpu") or name.endswith(":") or not (index or "0").isdecimal():
+        raise HTRError(f"there is no device {name!r}: use auto, cpu, cuda or mps")
+    if not has_device(name):
         raise HTRError(f"PyTorch finds no {name} device on this machine: leave --device out, or use --device cpu")
-    return torch.device(name, parallel.local_rank()) if name == "cuda" else torch.device(name)
+    if kind == "cuda":
+        return torch.device(kind, int(index) if index else parallel.local_rank())
+    return torch.device(kind)
+
+
+def has_device(name: str) -> bool:
+    """Whether this machine has the device called `name`."""
+    kind, _, index = name.partition(":")
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    return int(index or 0) < counts.get(kind, 1)  # "auto" and the CPU are always there
 
 
 def cpu_is_faster_in_bfloat16() -> bool:
@@ -69,22 +87,56 @@ def memory_advice(batch_size: int) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------- checkpoints
 
 
+def beside(model_path: str | Path, name: str) -> Path:
+    """A file of a run beside its checkpoint: htr_crnn_mini.pth -> htr_crnn_mini.{name}, lr0.001 -> lr0.001.{name}."""
+    path = Path(model_path)
+    return path.with_name(f"{path.name.removesuffix('.pth')}.{name}")
+
+
 def last_path(model_path: str | Path) -> Path:
     """Where the state to continue from is kept: htr_crnn_mini.pth -> htr_crnn_mini.last.pth."""
-    return Path(model_path).with_suffix(".last.pth")
+    return beside(model_path, "last.pth")
 
 
 def previous_path(model_path: str | Path) -> Path:
     """Where the state before the last one is kept: htr_crnn_mini.pth -> htr_crnn_mini.previous.pth."""
-    return Path(model_path).with_suffix(".previous.pth")
+    return beside(model_path, "previous.pth")
+
+
+def run_of(model_path: str | Path) -> Path:
+    """The checkpoint of the run that a state belongs to: X.last.pth -> X.pth, or X where only that exists."""
+    path = Path(model_path)
+    for ending in (".last.pth", ".previous.pth"):
+        if path.name.endswith(ending):
+            bare = path.with_name(path.name.removesuffix(ending))
+            return bare if bare.is_file() else path.with_name(f"{bare.name}.pth")
+    return path
+
+
+def check_model_path(model_path: str | Path) -> None:
+    """Raise HTRError where a run would write to another's files, to the shipped weights, or to a folder."""
+    path = Path(model_path)
+    if path.is_dir():
+        raise HTRError(f"{path} is a folder: name a file in it with --model-path")
+    if path.resolve().parent == SHIPPED_WEIGHTS.parent.resolve():
+        raise HTRError(f"{path} lies with the shipped weights, which stay as they are: choose another --model-path")
+    if run_of(path) != path:
+        raise HTRError(f"{path} is the name of a state of {run_of(path)}: choose another --model-path")
+    twin = beside(path, "pth") if path.suffix != ".pth" else path.with_suffix("")
+    if twin.is_file():
+        raise HTRError(f"{path} and {twin} would share their training state: choose another --model-path")
 
 
 def only_training(model_path: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Be the only run that writes `model_path`; see `only_writer`. Of several processes the first locks for all."""
+    """Be the only run that writes `model_path`; see `only_writer` and `check_model_path`.
+
+    Of several processes the first locks for all.
+    """
+    check_model_path(model_path)
     if parallel.rank():
         return contextlib.nullcontext()
-    suffixes = (".last.pth", ".previous.pth", ".history.csv", ".curves.png")
-    return only_writer(model_path, *(Path(model_path).with_suffix(suffix) for suffix in suffixes))
+    names = ("last.pth", "previous.pth", "history.csv", "curves.png")
+    return only_writer(model_path, *(beside(model_path, name) for name in names))
 
 
 def checksum(data: bytes) -> bytes:

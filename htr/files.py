@@ -1,7 +1,9 @@
 """Files on disk: listed below a folder, replaced as a whole, and written by one process at a time."""
 
 import contextlib
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,56 @@ from htr.names import left_by_system
 from htr.scripts import HTRError
 
 STALE = 3600  # seconds without a change after which a temporary file is a killed process's
+
+
+# What drives answer that cannot lock or sync, such as network drives, shared folders and FUSE.
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+NO_SYNC = "to write a folder through to the disk"
+NO_LOCK = "to lock files"
+NOT_PROMISED = {
+    NO_LOCK: "a second run on the same files would not be noticed",
+    NO_SYNC: "a power cut may take back what was saved last",
+}
+_told: set[str] = set()  # which of these this process has mentioned
+
+
+def _tell(folder: Path, refused: dict[str, OSError]) -> None:
+    """Say once what cannot be promised in a folder."""
+    new = [what for what in refused if what not in _told]
+    if new:
+        _told.update(new)
+        reason = refused[new[0]].strerror or refused[new[0]]
+        consequence = " and ".join(NOT_PROMISED[what] for what in new)
+        print(f"the drive of {folder.absolute()} refuses {' and '.join(new)} ({reason}): {consequence}")
+
+
+def _sync_folder(folder: Path) -> OSError | None:
+    """Write a folder's entries through to the disk; returns why that is not possible."""
+    if os.name != "posix":
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error
+    return None
+
+
+def _lock_refused(folder: Path) -> OSError | None:
+    """Why no file in a folder can be locked; None where it can."""
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        return None
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error
+    return None
 
 
 @contextlib.contextmanager
@@ -32,20 +84,21 @@ def whole_file(path: str | os.PathLike, mode: str = "w", previous: Path | None =
             with open(temporary, mode, **options) as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                try:
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    if error.errno not in UNSUPPORTED:
+                        raise
+                    _tell(path.parent, {NO_SYNC: error})
             if previous and path.exists():
                 os.replace(path, previous)
             os.replace(temporary, path)
-            if os.name == "posix":  # the new name must survive a power cut, too
-                folder = os.open(path.parent, os.O_RDONLY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise HTRError(f"{path} cannot be written: {error.strerror or error}") from error
+    if error := _sync_folder(path.parent):  # the new name should survive a power cut, too; it is there in any case
+        _tell(path.parent, {NO_SYNC: error})
 
 
 def remove_temporaries(path: Path, age: float) -> None:
@@ -61,24 +114,38 @@ def only_writer(path: str | os.PathLike, *others: str | os.PathLike, wait: bool 
     """Be the only process that writes `path` and `others`, files in the same folder.
 
     Removes what killed processes left of them. The lock, on a file beside `path`, ends with the process, however that
-    ends. Raises HTRError where another process holds it (unless `wait`) or the folder cannot be written.
+    ends. A drive that cannot lock files is written without, which is said once. Raises HTRError where another process
+    holds the lock (unless `wait`) or the folder cannot be written.
     """
     first = Path(path)
-    lock = FileLock(first.with_name(f".{first.name}.lock"), timeout=-1 if wait else 0)
-    try:
-        first.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise HTRError(f"another process is writing {path}: wait until it has ended, or choose another path") from error
-    except OSError as error:
-        raise HTRError(f"{first.parent} cannot be written: {error.strerror or error}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            first.parent.mkdir(parents=True, exist_ok=True)
+            if error := _lock_refused(first.parent):
+                sync_error = _sync_folder(first.parent)
+                _tell(first.parent, {NO_LOCK: error} | ({NO_SYNC: sync_error} if sync_error else {}))
+            else:
+                stack.enter_context(_locked(first.with_name(f".{first.name}.lock"), wait))
+        except Timeout as error:
+            raise HTRError(
+                f"another process is writing {path}: wait until it has ended, or choose another path"
+            ) from error
+        except OSError as error:
+            raise HTRError(f"{first.parent} cannot be written: {error.strerror or error}") from error
         for each in (path, *others):
             remove_temporaries(Path(each), 0)
         yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[None]:
+    lock = FileLock(path, timeout=-1 if wait else 0)
+    lock.acquire()
+    try:
+        yield
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(lock.lock_file)  # while it is held: whoever waits for this very file tries again
+            os.unlink(path)  # while it is held: whoever waits for this very file tries again
         lock.release()
 
 
@@ -93,8 +160,12 @@ class Listing(NamedTuple):
     left_by_systems: int = 0  # files that are not listed, see `htr.names.left_by_system`
 
 
-def list_files(folder: str | os.PathLike) -> Listing:
-    """List all files below `folder`. Raises HTRError where `folder` itself cannot be searched."""
+def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing:
+    """List all files below `folder`; with `follow_links` also those below linked folders, each folder once.
+
+    Raises HTRError where `folder` itself cannot be searched.
+    """
+    searched = {os.path.realpath(folder)} if follow_links else set()  # folders that links may lead to again
     files, links, linked_folders, empty_folders, closed_folders, systems = [], set(), [], [], [], 0
     waiting = [("", False)]  # folders still to be searched, each with a slash at the end; whether they are a system's
     while waiting:
@@ -105,8 +176,11 @@ def list_files(folder: str | os.PathLike) -> Listing:
                 for entry in entries:
                     name, empty = below + entry.name, False
                     passed_over = of_system or left_by_system(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append((f"{name}/", passed_over))
+                    if entry.is_dir(follow_symlinks=follow_links):
+                        target = os.path.realpath(entry.path) if follow_links else ""
+                        if target not in searched:
+                            waiting.append((f"{name}/", passed_over))
+                            searched |= {target} if follow_links else set()
                     elif passed_over:
                         systems += 1
                     elif entry.is_symlink() and os.path.isdir(entry.path):

@@ -38,7 +38,10 @@ class PackedImages:
 
     @classmethod
     def mapped(cls, path: str | os.PathLike, key: str) -> tuple["PackedImages", dict[str, Any]] | None:
-        """The images of a file and the facts stored with them; None unless it is whole and was written with `key`."""
+        """The images of a file and the facts stored with them; None unless it is whole and was written with `key`.
+
+        Where the drive cannot map files into memory, they are read into it.
+        """
         try:
             with open(path, "rb") as file:
                 end = file.seek(-8, os.SEEK_END)
@@ -47,7 +50,10 @@ class PackedImages:
                 index = torch.load(io.BytesIO(file.read(length)), weights_only=True)
             if index["key"] != key or index["bytes"] != end - length:
                 return None
-            data = torch.from_file(os.fspath(path), shared=False, size=index["bytes"], dtype=torch.uint8)
+            try:
+                data = torch.from_file(os.fspath(path), shared=False, size=index["bytes"], dtype=torch.uint8)
+            except RuntimeError:  # a drive that cannot map files into memory
+                data = torch.from_numpy(np.fromfile(path, np.uint8, index["bytes"]))
             return cls(index["height"], data, index["layout"]), index["facts"]
         except Exception:  # whatever is wrong with it, it will be written anew
             return None

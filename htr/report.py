@@ -133,5 +133,5 @@ def write_report(
     data = json.dumps(items, ensure_ascii=True).replace("<", "\\u003c")  # so that no text can end the script
     page = page.replace("<!--SUMMARY-->", "".join(f"<li>{html.escape(line)}</li>" for line in said))
     page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
-    with whole_file(path, encoding="utf-8") as file:
+    with whole_file(path, encoding="utf-8", errors="backslashreplace") as file:  # paths may hold any bytes
         file.write(page.replace('"DATA"', data))

@@ -18,7 +18,7 @@ from htr.scripts import HTRError
 LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect
 SUREST = 0.9  # share of the readings, the surest, whose exact match is reported by itself
-FEWEST = 50  # labelled images from which on measures of the confidence mean something
+FEWEST = 50  # labelled images from which on the confidence can be measured, and calibrated
 
 
 @dataclass

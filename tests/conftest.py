@@ -16,7 +16,7 @@ from htr.synthetic import draw_dataset
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
-    "--num-samples 40 --validation-samples 12 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16"
+    "--num-samples 40 --validation-samples 52 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16"
     " --augment-steps 5 --lr-cycle 3 --workers 2 --device cpu"
 ).split()
 
@@ -67,7 +67,7 @@ def shared_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data_dir(shared_folder) -> Path:
     """A small drawn dataset; treat it as read-only."""
-    sizes = {"train": 64, "validation": 16, "test": 10}
+    sizes = {"train": 64, "validation": 60, "test": 10}
     return shared_folder("data", lambda folder: draw_dataset(folder, seed=1, sizes=sizes))
 
 

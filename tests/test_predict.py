@@ -18,6 +18,7 @@ from PIL import Image
 
 import reading
 from benchmarks.pictures import VARIANTS
+from config import SHIPPED_WEIGHTS
 from dataset import geometry
 from htr.images import Decoded, find_files, to_line
 from htr.scores import LABEL_COLUMNS
@@ -422,7 +423,8 @@ def test_a_lexicon_is_weighed(folder, script, data_dir):
 
 
 def test_a_checkpoint_is_calibrated_on_labelled_images(folder, script, data_dir):
-    flags = ("--labels", data_dir / "CSV" / "written_name_test.csv", "--calibrate")
+    images = data_dir / "validation_v2" / "validation"
+    flags = (images, "--labels", data_dir / "CSV" / "written_name_validation.csv", "--calibrate")
     before = load_checkpoint(folder / "htr_crnn_mini.pth")
     del before["calibration"], before["lexicon"]
     save_checkpoint(before, folder / "htr_crnn_mini.pth")
@@ -435,6 +437,51 @@ def test_a_checkpoint_is_calibrated_on_labelled_images(folder, script, data_dir)
     after = load_checkpoint(folder / "htr_crnn_mini.pth")
     assert after.keys() == before.keys() | {"calibration", "lexicon"}
     assert all(torch.equal(after["model"][name], weight) for name, weight in before["model"].items())
+
+
+@pytest.mark.parametrize("lexicon", [False, True])
+def test_too_few_images_do_not_calibrate(folder, script, data_dir, lexicon):
+    """On three labels, and wrong ones, there is nothing to learn; the checkpoint stays as it is."""
+    labels = folder / "labels.csv"
+    labels.write_text("FILENAME,IDENTITY\n" + "".join(f"TEST_0000{n}.jpg,WRONG\n" for n in (1, 2, 3)))
+    before = (folder / "htr_crnn_mini.pth").read_bytes()
+    flags = ["--lexicon", data_dir / "CSV" / "written_name_train.csv"] * lexicon
+    done = script(folder, "predict.py", "--labels", labels, "--calibrate", *flags, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: there are 3 labelled images that can be read, too few to calibrate on: label at least 50\n"
+    )
+    assert (folder / "htr_crnn_mini.pth").read_bytes() == before
+
+
+def test_the_shipped_weights_are_calibrated_in_a_copy(tmp_path, script, data_dir):
+    before = SHIPPED_WEIGHTS.read_bytes()
+    images = data_dir / "validation_v2" / "validation"
+    flags = ("--labels", data_dir / "CSV" / "written_name_validation.csv")
+    try:
+        for typed in ([], ["--model-path", SHIPPED_WEIGHTS]):
+            done = script(tmp_path, "predict.py", images, *flags, "--calibrate", *typed)
+            assert "kept in htr_crnn_names.calibrated.pth" in done.stdout
+            assert "from now on read with --model-path htr_crnn_names.calibrated.pth" in done.stdout
+            assert "images with htr_crnn_names.calibrated.pth" in done.stdout
+            assert SHIPPED_WEIGHTS.read_bytes() == before
+    finally:
+        SHIPPED_WEIGHTS.write_bytes(before)
+    again = script(tmp_path, "predict.py", images, *flags, "--model-path", "htr_crnn_names.calibrated.pth")
+    scores = [[line for line in each.stdout.splitlines() if line.startswith(("CER", "conf"))] for each in (done, again)]
+    assert scores[1] == scores[0][-len(scores[1]) :]
+    assert {path.name for path in tmp_path.iterdir()} == {"htr_crnn_names.calibrated.pth", "output"}
+
+
+def test_the_state_of_a_run_is_read_with_the_average_that_it_is_judged_by(folder, script, trained):
+    """In a checkpoint's own name, and as it was validated: the last epoch was the best one."""
+    shutil.copy(trained / "htr_crnn_mini.last.pth", folder)
+    last, best = (load_checkpoint(folder / f"htr_crnn_mini{part}.pth") for part in (".last", ""))
+    script(folder, "predict.py", "--model-path", "htr_crnn_mini.last.pth")
+    assert best["epoch"] == last["epoch"]
+    read = table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
+    script(folder, "predict.py")
+    assert read == table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
 
 
 def test_calibrating_needs_labels(folder, script):
@@ -547,3 +594,19 @@ def test_what_systems_leave_is_no_image(folder, script):
     done = script(folder, "predict.py")
     assert "read 10 of 10 images" in done.stdout
     assert "files passed over, as no images: 4" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="not every system has such names")
+def test_paths_that_are_not_utf_8(folder, script):
+    odd = os.fsdecode(b"p\xe9re")
+    for name in ("scans", "out"):
+        (folder / odd / name).mkdir(parents=True)
+    shutil.copytree(folder / "test_v2" / "test", folder / odd / "scans" / odd)
+    shutil.copy(folder / "htr_crnn_mini.pth", folder / odd)
+    (folder / odd / "labels.csv").write_text("TEST_00001.jpg,LEA\n")
+    done = script(
+        folder, "predict.py", f"{odd}/scans", f"{odd}/scans/{odd}/TEST_00001.jpg", "--html", "--output-dir",
+        f"{odd}/out", "--model-path", f"{odd}/htr_crnn_mini.pth", "--labels", f"{odd}/labels.csv", "--spreadsheet",
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert r"p\\xe9re/TEST_00001.jpg" in (folder / odd / "out" / "report.html").read_text(encoding="utf-8")

@@ -36,7 +36,7 @@ def test_train_leaves_what_it_promises(trained, data_dir):
 def test_train_says_what_it_did(tmp_path, script, data_dir):
     done = script(tmp_path, "train.py", "--data-dir", data_dir, "--epochs", 1, *SMALL)
     assert re.search(r"train: 64 rows = 40 used \+ \d+ not drawn", done.stdout)
-    assert "validation: 16 rows = 12 used" in done.stdout
+    assert "validation: 60 rows = 52 used" in done.stdout
     (line,) = re.findall(r"^epoch .*", done.stdout, re.MULTILINE)
     assert re.fullmatch(
         r"epoch 1/1: train loss \d+\.\d{3}, validation loss \d+\.\d{3}, CER \d\.\d{4}, exact \d\.\d{4}, lr 2\.0e-03,"
@@ -268,3 +268,162 @@ def test_demo_keeps_to_its_folder(tmp_path, script):
     assert "exact match" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert {"htr_crnn_mini.pth", "output"} <= {path.name for path in (tmp_path / "demo").iterdir()}
+
+
+def test_runs_of_any_names_keep_to_themselves(tmp_path, script, data_dir):
+    """Of two runs whose names differ after a point, each goes on from its own state."""
+    rates = {"lr0.001": 1e-3, "lr0.002": 2e-3}
+    for name, rate in rates.items():
+        flags = ("--model-path", name, "--learning-rate", rate, "--epochs", 1, "--lr-cycle", 0)
+        script(tmp_path, "train.py", "--data-dir", data_dir, *SMALL, *flags)
+    weights = [load_checkpoint(tmp_path / f"{name}.last.pth")["model"] for name in rates]
+    assert not same(*weights)
+    done = script(tmp_path, "continue_train.py", "--model-path", "lr0.001", "--epochs", 1)
+    assert "continuing from lr0.001.last.pth with epoch 2" in done.stdout
+    assert same(load_checkpoint(tmp_path / "lr0.002.last.pth")["model"], weights[1])
+    history = pd.read_csv(tmp_path / "lr0.001.history.csv")
+    assert history["learning_rate"].tolist() == [1e-3, 1e-3]
+    assert load_checkpoint(tmp_path / "lr0.001")["epoch"] <= 2
+    done = script(tmp_path, "continue_train.py", "--model-path", "lr0.001.last.pth", "--epochs", 1)  # the state's name
+    assert "continuing from lr0.001.last.pth with epoch 3" in done.stdout
+    done = script(tmp_path, "train.py", "--data-dir", data_dir, "--model-path", "lr0.001.last.pth", check=False)
+    assert done.returncode == 1
+    assert "error: lr0.001.last.pth is the name of a state of lr0.001: choose another --model-path" in done.stderr
+
+
+def other_labels(data_dir, target):
+    """The same pictures with other labels, in the same letters."""
+    shutil.copytree(data_dir, target)
+    for table in (target / "CSV").iterdir():
+        text = table.read_text(encoding="utf-8")
+        table.write_text(re.sub(",(.*)", lambda match: f",{match[1][::-1]}", text), encoding="utf-8")
+        table.write_text(table.read_text(encoding="utf-8").replace("YTITNEDI", "IDENTITY"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", ["labels", "pictures", "none"])
+def test_on_other_data_the_best_loss_starts_anew(tmp_path, script, trained, data_dir, change):
+    """However good the run was on its own data; the same data elsewhere is no other."""
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    checkpoint = load_checkpoint(path)
+    checkpoint["scheduler"] |= {"best": 1e-3, "num_bad_epochs": 2}
+    save_checkpoint(checkpoint | {"best_loss": 1e-3}, path)
+    if change == "labels":
+        other_labels(data_dir, tmp_path / "data")
+    else:
+        shutil.copytree(data_dir, tmp_path / "data", copy_function=shutil.copy)  # with other times
+    if change == "pictures":
+        for picture in (tmp_path / "data/train_v2/train").iterdir():
+            picture.write_bytes((data_dir / "train_v2/train/TRAIN_00001.jpg").read_bytes())
+    done = script(tmp_path, "continue_train.py", "--data-dir", "data", "--epochs", 1)
+    said = "the labels or pictures are not those of the run so far: the best loss and the plateau rule start anew"
+    assert (said in done.stdout) == (change != "none")
+    assert ("best so far" in done.stdout) == (change != "none")
+    best = load_checkpoint(tmp_path / "htr_crnn_mini.pth")
+    assert (best["epoch"] == 3) == (change != "none")
+    rate = load_checkpoint(path)["optimizer"]["param_groups"][0]["lr"]
+    assert rate == (2e-3 if change != "none" else 1e-3)  # a third epoch that is no better halves it
+    assert "the labels or" not in script(tmp_path, "continue_train.py", "--epochs", 1).stdout  # that was said
+
+
+def test_data_that_changed_within_an_epoch_is_noticed(tmp_path, script, trained, data_dir):
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    save_checkpoint(load_checkpoint(path) | {"batches_done": 4, "loss_sum": 100.0}, path)
+    shutil.copytree(data_dir, tmp_path / "data")
+    table = tmp_path / "data/CSV/written_name_train.csv"
+    table.write_text("".join(table.read_text(encoding="utf-8").splitlines(keepends=True)[:20]), encoding="utf-8")
+    done = script(tmp_path, "continue_train.py", "--data-dir", "data", "--epochs", 1)
+    assert "the data changed in the middle of epoch 3, which starts anew" in done.stdout
+    assert re.search(r"epoch 3/3: .* \d+ images/s", done.stdout)
+    before = load_checkpoint(trained / "htr_crnn_mini.last.pth")["steps"]
+    assert load_checkpoint(path)["steps"] == before + 3  # of 8, 8 and a few
+
+
+def test_labels_that_cannot_be_written_are_no_validation(tmp_path, script, data_dir):
+    shutil.copytree(data_dir, tmp_path / "data")
+    table = tmp_path / "data/CSV/written_name_validation.csv"
+    head, *rows = table.read_text(encoding="utf-8").splitlines()
+    rows = [row.split(",")[0] + ",\u00d0\u00de" for row in rows]
+    table.write_text("\n".join([head, *rows]), encoding="utf-8")
+    done = script(tmp_path, "train.py", "--data-dir", "data", "--epochs", 1, *SMALL, check=False)
+    assert done.returncode == 1
+    assert "error: none of the 52 validation labels, such as '\u00d0\u00de', can be written" in done.stderr
+    assert not list(tmp_path.glob("htr_*"))
+
+
+def test_few_validation_lines_do_not_calibrate(tmp_path, script, data_dir):
+    flags = [*SMALL, "--validation-samples", 12, "--epochs", 1]
+    done = script(tmp_path, "train.py", "--data-dir", data_dir, *flags)
+    assert "12 validation images are too few to calibrate the confidence on, which takes 50" in done.stdout
+    assert not {"calibration", "lexicon"} & load_checkpoint(tmp_path / "htr_crnn_mini.pth").keys()
+
+
+def test_a_run_goes_on_where_its_device_is_not(tmp_path, script, trained):
+    """Nobody typed --device: the advice is not to leave it out."""
+    copy_run(trained, tmp_path)
+    for name in ("htr_crnn_mini.pth", "htr_crnn_mini.last.pth"):
+        checkpoint = load_checkpoint(tmp_path / name)
+        save_checkpoint(checkpoint | {"config": checkpoint["config"] | {"DEVICE": "cuda"}}, tmp_path / name)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1)
+    assert "the run was on cuda, which this machine does not have" in done.stdout
+    assert "million weights, on cpu" in done.stdout
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, "--device", "cuda", check=False)
+    assert done.returncode == 1
+    assert "PyTorch finds no cuda device on this machine: leave --device out" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_dataset_of_links_is_read_where_that_is_meant(tmp_path, script, data_dir):
+    shutil.copytree(data_dir, tmp_path / "blobs")
+    (tmp_path / "data").mkdir()
+    for path in (tmp_path / "blobs").rglob("*.*"):
+        link = tmp_path / "data" / path.relative_to(tmp_path / "blobs")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    flags = ("--data-dir", "data", "--epochs", 1, *SMALL)
+    done = script(tmp_path, "train.py", *flags, check=False)
+    assert done.returncode == 1
+    assert "files that are links out of it: 64, which --follow-links reads nevertheless" in done.stderr
+    assert "64 rows = 40 used" in script(tmp_path, "train.py", *flags, "--follow-links").stdout
+    assert "64 rows = 40 used" in script(tmp_path, "continue_train.py", "--epochs", 1).stdout  # as before
+    assert "FOLLOW_LINKS" not in load_checkpoint(tmp_path / "htr_crnn_mini.pth")["config"]
+
+
+NO_LOCKS = """
+import errno, fcntl, os, stat
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+def fsync(descriptor, real=os.fsync):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return real(descriptor)
+
+fcntl.flock = fcntl.lockf = refuse
+os.fsync = fsync
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such drives are POSIX's")
+def test_a_drive_without_locks_and_sync_is_no_hindrance(tmp_path, script, data_dir, four_epochs):
+    """Training, continuing and predicting end as on any other, and each says once what is not promised there."""
+    (tmp_path / "shim").mkdir()
+    (tmp_path / "shim" / "sitecustomize.py").write_text(NO_LOCKS)
+    env = {"PYTHONPATH": str(tmp_path / "shim")}
+    said = (
+        f"the drive of {tmp_path.resolve()} refuses to lock files and to write a folder through to the disk (No locks"
+        " available): a second run on the same files would not be noticed and a power cut may take back what was saved"
+        " last\n"
+    )
+    flags = ("--data-dir", data_dir, "--epochs", 2, *SMALL)
+    for command in (("train.py", *flags), ("continue_train.py", "--epochs", 2)):
+        assert script(tmp_path, *command, env=env).stdout.count(said) == 1
+    (best, last), (best_of_four, last_of_four) = checkpoints(tmp_path), checkpoints(four_epochs)
+    assert same(last, last_of_four)
+    assert same(best["model"], best_of_four["model"])
+    done = script(tmp_path, "predict.py", data_dir / "test_v2", "--output-dir", ".", "--html", env=env)
+    assert done.stdout.count("the drive of") == 1
+    assert "read 10 of 10 images" in done.stdout
+    assert not list(tmp_path.glob(".*"))

@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,18 +11,23 @@ import torch
 from conftest import ROOT
 
 import utils
-from config import Config
+from config import SHIPPED_WEIGHTS, Config
 from htr.labels import Alphabet
 from htr.scripts import HTRError
 from predict import predict_batch
 from utils import (
+    beside,
     build_model,
+    check_model_path,
     choose_device,
     last_path,
     load_checkpoint,
     memory_advice,
+    only_training,
+    previous_path,
     restore_settings,
     restore_weights,
+    run_of,
     save_checkpoint,
 )
 
@@ -32,6 +38,25 @@ def test_a_device_that_is_not_there_is_refused():
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
     with pytest.raises(HTRError, match=f"no {missing} device.*--device cpu"):
         choose_device(missing)
+
+
+def test_a_device_may_be_named_as_pytorch_does(monkeypatch):
+    for cpu in ("cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)):
+        assert choose_device(cpu) == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device(None) == choose_device("auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for cuda, number in (("cuda", 0), ("cuda:1", 1), (torch.device("cuda", 1), 1), (None, 0), ("auto", 0)):
+        assert choose_device(cuda) == torch.device("cuda", number)
+    for missing in ("cuda:2", "cpu:1", "mps", "mps:1"):
+        with pytest.raises(HTRError, match=f"finds no {missing} device"):
+            choose_device(missing)
+    for nonsense in ("gpu", "cuda:", "cuda:x", "cuda:-1", "meta", "cpu:0:1"):
+        with pytest.raises(HTRError, match=r"there is no device '.*': use auto, cpu, cuda or mps"):
+            choose_device(nonsense)
+    for nonsense in (0, 1.5, ["cpu"], object()):
+        with pytest.raises(TypeError, match="a device is a name"):
+            choose_device(nonsense)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +81,44 @@ def test_bfloat16_only_where_it_is_faster(monkeypatch, features, faster):
 
 def test_last_path():
     assert str(last_path("a/htr_crnn_mini.pth")) == os.path.join("a", "htr_crnn_mini.last.pth")
+
+
+RUNS = ["lr0.001", "lr0.002", "names.v1", "names.v2", "2026.11.25", "2026.11.26", "a.pth", "a.pt", "a.b.pth", "a.c",
+        "b.ckpt", ".hidden", "v1.0/a.pth", "v2.0/a.pth", "a.last", "A.PTH", "c."]  # fmt: skip
+
+
+def test_no_two_runs_share_a_file():
+    files = [{path, *(beside(path, name) for name in ("last.pth", "previous.pth", "history.csv", "curves.png"))}
+             for path in map(Path, RUNS)]  # fmt: skip
+    assert len(set().union(*files)) == 5 * len(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_run_of_a_state_is_known_by_its_name(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    assert run_of(last_path(path)) == run_of(previous_path(path)) == run_of(path) == path
+    check_model_path(path)
+
+
+def test_a_run_does_not_take_the_files_of_another(tmp_path):
+    (tmp_path / "a.pth").touch()
+    (tmp_path / "b").touch()
+    (tmp_path / "folder").mkdir()
+    for path, reason in (
+        (tmp_path / "a", r"a and .*a\.pth would share their training state"),
+        (tmp_path / "b.pth", r"b\.pth and .*b would share"),
+        (tmp_path / "a.last.pth", r"is the name of a state of .*a\.pth"),
+        (tmp_path / "new.previous.pth", "is the name of a state of"),
+        (tmp_path / "folder", "is a folder"),
+        ("", "is a folder"),
+        (SHIPPED_WEIGHTS, "shipped weights, which stay as they are"),
+        (SHIPPED_WEIGHTS.parent / "new.pth", "shipped weights, which stay as they are"),
+    ):
+        with pytest.raises(HTRError, match=f"{reason}.*--model-path"), only_training(path):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b", "folder"]
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import stat
@@ -110,6 +111,68 @@ def test_a_folder_that_goes_while_a_file_is_written_is_named(tmp_path):
     assert (folder / "a.txt").read_text() == "x"
 
 
+@pytest.fixture
+def drive(monkeypatch):
+    """drive(lock=..., sync=..., file=...) makes all drives answer with these error numbers from now on."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(files, "_told", set())
+
+    def refuse(lock=None, sync=None, file=None):
+        def fails(number):
+            raise OSError(number, os.strerror(number))
+
+        def fsync(descriptor, real=os.fsync):
+            number = sync if stat.S_ISDIR(os.fstat(descriptor).st_mode) else file
+            return fails(number) if number else real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        if lock:
+            monkeypatch.setattr(fcntl, "flock", lambda *_: fails(lock))
+
+    return refuse
+
+
+NUMBERS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EPERM]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (("lock",), "lock files ({}): a second run on the same files would not be noticed"),
+        (("sync",), "write a folder through to the disk ({}): a power cut may take back what was saved last"),
+        (("lock", "sync"), "lock files and to write a folder through to the disk ({}): a second run on the same files"
+         " would not be noticed and a power cut may take back what was saved last"),
+    ],
+)  # fmt: skip
+def test_a_drive_that_cannot_lock_or_sync_is_written_and_said_once(tmp_path, drive, capsys, number, refused, said):
+    drive(**dict.fromkeys(refused, number))
+    for text in ("old", "new"):
+        with only_writer(tmp_path / "a.txt"), whole_file(tmp_path / "a.txt") as file:
+            file.write(text)
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert capsys.readouterr().out == f"the drive of {tmp_path} refuses to {said.format(os.strerror(number))}\n"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_drive_that_cannot_sync_files_is_written(tmp_path, drive, capsys, number):
+    drive(file=number, sync=number)
+    with whole_file(tmp_path / "a.txt") as file:
+        file.write("new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_is_not_on_the_disk_does_not_replace_the_old_one(tmp_path, drive, number):
+    (tmp_path / "a.txt").write_text("old")
+    drive(file=number)
+    with pytest.raises(HTRError, match="cannot be written"), whole_file(tmp_path / "a.txt") as file:
+        file.write("new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
 FILL = """
 import resource, sys
 from htr.files import whole_file
@@ -178,3 +241,18 @@ def test_a_folder_that_cannot_be_searched_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert list_files(tmp_path).closed_folders == ["closed"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights elsewhere")
+def test_linked_folders_are_searched_once_where_that_is_asked_for(tmp_path):
+    for name in ("data/sub/a.png", "elsewhere/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "data/out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/out2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/sub/round").symlink_to("..")
+    assert list_files(tmp_path / "data").files == ["sub/a.png"]
+    listing = list_files(tmp_path / "data", follow_links=True)
+    assert len(listing.files) == 2
+    assert [name.split("/")[-1] for name in listing.files] == ["b.png", "a.png"]
+    assert listing.linked_folders == []
