@@ -95,7 +95,8 @@ def read_and_report(job: "Job", keep: Callable[[dict[str, Any]], Any] = lambda r
     if job.html:
         print(f"written to {Path(job.output_dir, 'report.html')}: open it in a browser")
     if job.output_dir:
-        print(f"written to {Path(job.output_dir, 'predictions.csv')} and predictions.txt")
+        others = "predictions.txt, predictions.xlsx" if job.spreadsheet else "predictions.txt"
+        print(f"written to {Path(job.output_dir, 'predictions.csv')} and {others}")
     if outcome.failed:
         count, first = len(outcome.failed), outcome.failed[0]
         print(f"{count:,} images could not be read, {first}; see column ERROR", file=sys.stderr)
@@ -115,8 +116,8 @@ def main() -> int:
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look through the readings")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels and keep it"
                         " in the checkpoint; with --lexicon also how that is weighed")  # fmt: skip
-    parser.add_argument("--spreadsheet", action="store_true", help="also write predictions.spreadsheet.csv, a copy in"
-                        " which no text can become a formula")  # fmt: skip
+    parser.add_argument("--spreadsheet", action="store_true", help="also write predictions.xlsx, a workbook in which"
+                        " every text stays as it is")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep what a stopped run had read, and read the rest")
     add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=READING_BATCH_SIZE)
     args = parser.parse_args()

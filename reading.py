@@ -215,7 +215,7 @@ class Job:
     """What to read, with what, and where to write it.
 
     paths: images or folders. output_dir: None writes nothing. labels: a CSV of true texts. lexicon: a CSV of known
-    names. html, spreadsheet: write report.html, predictions.spreadsheet.csv. resume: keep what a stopped run had read.
+    names. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
     calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that is weighed.
     workers: threads that decode images. Raises ValueError where these contradict each other.
     """

@@ -5,8 +5,10 @@ import csv
 import hashlib
 import json
 import os
+import re
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from htr.files import file_name, only_writer, whole_file
 from htr.scripts import HTRError, printable
 
 Row = dict[str, Any]
+WORKBOOK = "predictions.xlsx"
+MOST_ROWS = 1_048_576  # of a sheet
+NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def only_reading(output_dir: str | Path) -> contextlib.AbstractContextManager[None]:
     """Be the only process that writes tables to a folder; see `only_writer`."""
-    names = ("predictions.csv", "predictions.txt", "predictions.spreadsheet.csv", "report.html")
+    names = ("predictions.csv", "predictions.txt", WORKBOOK, "report.html")
     return only_writer(*(Path(output_dir, name) for name in names))
 
 
@@ -28,33 +33,62 @@ def write_predictions(
     """Pass rows through while writing predictions.csv and predictions.txt, which appear after the last row.
     Of a row only `columns` are written.
 
-    With `spreadsheet`, also writes predictions.spreadsheet.csv, a copy in which a cell that a spreadsheet would take
-    for a formula begins with an apostrophe. predictions.txt has one line per row, whatever the texts hold.
+    With `spreadsheet`, also writes a workbook, see `written_workbook`. predictions.txt has one line per row, whatever
+    the texts hold.
     """
     output_dir = Path(output_dir)
     options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(whole_file(output_dir / "predictions.csv", **options))
         text = stack.enter_context(whole_file(output_dir / "predictions.txt", **options))
-        writers = [csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")]
-        if spreadsheet:
-            options["encoding"] = "utf-8-sig"  # without its mark, some take it for another encoding
-            copy = stack.enter_context(whole_file(output_dir / "predictions.spreadsheet.csv", **options))
-            writers.append(csv.DictWriter(copy, columns, lineterminator="\r\n", extrasaction="ignore"))
-        for writer in writers:
-            writer.writeheader()
+        writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        write_cells = stack.enter_context(written_workbook(output_dir / WORKBOOK)) if spreadsheet else None
+        if write_cells:
+            write_cells(columns)
         for row in rows:
-            writers[0].writerow(row)
-            if spreadsheet:
-                writers[1].writerow({column: no_formula(cell) for column, cell in row.items()})
+            writer.writerow(row)
+            if write_cells:
+                write_cells([row[column] for column in columns])
             name, reading = (printable(row[column], 100_000) for column in ("FILENAME", "PREDICTION"))
             text.write(f"{name}\t{reading}\t{row['CONFIDENCE']}\n")
             yield row
 
 
-def no_formula(cell: Any) -> Any:
-    """A cell with an apostrophe before anything that would start a formula (OWASP, "CSV Injection")."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+@contextlib.contextmanager
+def written_workbook(path: Path) -> Iterator[Callable[[Sequence[Any]], None]]:
+    """Write a workbook (.xlsx) row by row with the function that this yields.
+
+    Numbers are numbers and all else is text: nothing becomes a date, a number or a formula, in whatever language the
+    spreadsheet program is. What does not fit on one sheet goes on on the next, under the same first row.
+    """
+    import xlsxwriter
+
+    with whole_file(path, "wb") as file, tempfile.TemporaryDirectory() as place:
+        workbook = xlsxwriter.Workbook(file, {"constant_memory": True, "tmpdir": place})
+        as_text, bold = workbook.add_format({"num_format": "@"}), workbook.add_format({"bold": True})
+        first: Sequence[Any] = ()
+        sheet, next_row = None, MOST_ROWS
+
+        def write(cells: Sequence[Any]) -> None:
+            nonlocal first, sheet, next_row
+            first = first or cells
+            if next_row == MOST_ROWS:
+                sheet, next_row = workbook.add_worksheet(), 0
+                sheet.freeze_panes(1, 0)
+                sheet.set_column(0, len(cells) - 1, 20, as_text)
+                if cells is not first:
+                    write(first)
+            for column, cell in enumerate(cells):
+                if isinstance(cell, (int, float)):
+                    sheet.write_number(next_row, column, cell)
+                else:
+                    text = NOT_IN_XML.sub("\ufffd", cell)
+                    sheet.write_string(next_row, column, text, as_text if next_row else bold)
+            next_row += 1
+
+        yield write
+        workbook.close()
 
 
 class Journal:

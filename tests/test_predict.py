@@ -146,10 +146,13 @@ def test_the_function_does_what_the_command_line_does(folder, script, data_dir, 
     printed = capsys.readouterr().out.replace("by-function", "by-flags")
     assert without_speed(printed) == without_speed(done.stdout)
     names = sorted(path.name for path in (folder / "by-flags").iterdir())
-    assert names == ["predictions.csv", "predictions.spreadsheet.csv", "predictions.txt", "report.html"]
+    assert names == ["predictions.csv", "predictions.txt", "predictions.xlsx", "report.html"]
     for name in names:
-        by_flags, by_function = ((folder / way / name).read_text() for way in ("by-flags", "by-function"))
-        assert without_speed(by_flags) == without_speed(by_function)
+        by_flags, by_function = (folder / way / name for way in ("by-flags", "by-function"))
+        if name.endswith(".xlsx"):
+            pd.testing.assert_frame_equal(pd.read_excel(by_flags), pd.read_excel(by_function))
+        else:
+            assert without_speed(by_flags.read_text()) == without_speed(by_function.read_text())
     pd.testing.assert_frame_equal(rows.astype(str), table(folder / "by-function" / "predictions.csv"))
 
 

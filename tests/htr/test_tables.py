@@ -1,12 +1,14 @@
-import csv
 import json
 import os
+import re
 
+import openpyxl
 import pandas as pd
 import pytest
 
+from htr import tables
 from htr.scripts import HTRError
-from htr.tables import Journal, no_formula, only_reading, write_predictions
+from htr.tables import Journal, only_reading, write_predictions
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR")
 
@@ -32,18 +34,55 @@ def test_what_utf8_cannot_write_does_not_stop_a_table(tmp_path):
     assert "\\ud800" in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
-def test_a_spreadsheet_gets_no_formula(tmp_path, text):
-    list(write_predictions([row("=a.png", text), row("b.png", "B")], tmp_path, COLUMNS, spreadsheet=True))
-    assert (tmp_path / "predictions.spreadsheet.csv").read_bytes().startswith(b"\xef\xbb\xbfFILENAME,")
-    with open(tmp_path / "predictions.spreadsheet.csv", newline="", encoding="utf-8-sig") as file:
-        first, second = csv.DictReader(file)
-    assert (first["FILENAME"], first["PREDICTION"]) == ("'=a.png", "'" + text)
-    assert (second["FILENAME"], second["PREDICTION"], second["CONFIDENCE"]) == ("b.png", "B", "0.5")
+TEXTS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1", "007", "1E5", "3-4", "1/2", "1,5", "1.5", "TRUE", "NULL", "",
+         " X ", "É名", "שלום", "_x0041_", "\x01", "http://a.b", "mailto:a@b.c", "12:30", "50%", "€ 5", "{=1}",
+         "a" * 5000]  # fmt: skip
 
 
-def test_numbers_are_no_formulas():
-    assert (no_formula(-0.5), no_formula("A=B")) == (-0.5, "A=B")
+def test_in_a_workbook_every_text_is_text(tmp_path):
+    """Read back with another library: what programs take for formulas, dates, numbers or links is the same text."""
+    rows = [row(text + ".png", text) | {"CONFIDENCE": n / 1000} for n, text in enumerate(TEXTS)]
+    rows.append(row("bad.png", "", "cannot be read") | {"CONFIDENCE": ""})
+    list(write_predictions(rows, tmp_path, COLUMNS, spreadsheet=True))
+    (sheet,) = openpyxl.load_workbook(tmp_path / "predictions.xlsx").worksheets
+    head, *cells = sheet.iter_rows()
+    assert tuple(cell.value for cell in head) == COLUMNS
+    for expected, (name, text, confidence, error) in zip(rows, cells, strict=True):
+        for cell, column in ((name, "FILENAME"), (text, "PREDICTION"), (error, "ERROR")):
+            assert escaped(cell.value or "") == expected[column]
+            assert cell.value is None or (cell.data_type, cell.number_format) in (("s", "@"), ("inlineStr", "@"))
+            assert cell.hyperlink is None
+        if expected["CONFIDENCE"] != "":
+            assert (confidence.data_type, confidence.value) == ("n", expected["CONFIDENCE"])
+    assert not list(tmp_path.glob(".*"))
+
+
+def escaped(text: str) -> str:
+    """The same text without the escapes of Office Open XML (ECMA-376, 22.9.2.19)."""
+    return re.sub("_x([0-9A-F]{4})_", lambda match: chr(int(match[1], 16)), text)
+
+
+def test_what_a_workbook_cannot_hold_does_not_stop_it(tmp_path):
+    list(write_predictions([row("\ud800", "\uffff")], tmp_path, COLUMNS, spreadsheet=True))
+    sheet = openpyxl.load_workbook(tmp_path / "predictions.xlsx").worksheets[0]
+    assert [cell.value for cell in sheet[2]][:2] == ["\ufffd", "\ufffd"]
+
+
+def test_more_rows_than_a_sheet_holds_go_on_on_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_ROWS", 4)
+    rows = [row(f"{n}.png") for n in range(7)]
+    list(write_predictions(rows, tmp_path, COLUMNS, spreadsheet=True))
+    sheets = openpyxl.load_workbook(tmp_path / "predictions.xlsx").worksheets
+    names = [[cells[0].value for cells in sheet.iter_rows()] for sheet in sheets]
+    assert names == [["FILENAME", *(f"{n}.png" for n in part)] for part in (range(3), range(3, 6), range(6, 7))]
+
+
+def test_a_workbook_appears_as_a_whole_or_not_at_all(tmp_path):
+    rows = write_predictions((row(f"{n}.png") for n in range(9)), tmp_path, COLUMNS, spreadsheet=True)
+    next(rows)
+    with pytest.raises(KeyboardInterrupt):
+        rows.throw(KeyboardInterrupt)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_writes_into_a_folder(tmp_path):
