@@ -45,6 +45,9 @@ class Config:
     NUM_SAMPLES: int = _setting(5000, "training images, drawn at random; 0 = all", least=0)
     VALIDATION_SAMPLES: int = _setting(1000, "validation images, drawn at random; 0 = all", least=0)
     UPPERCASE: bool = _setting(True, "turn labels into capitals")
+    VISUAL_ORDER: bool = _setting(
+        True, "learn labels from right to left (Hebrew, Arabic, ...) as they are pictured, from left to right"
+    )
     IGNORED_LABELS: tuple[str, ...] = _setting(
         ("EMPTY", "UNREADABLE"), "labels that mean 'no text here'; their rows are left out"
     )

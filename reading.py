@@ -137,6 +137,10 @@ class Reader:
             found.append(Evidence(texts[n], readings[n], several, features))
         return found
 
+    def as_read(self, truth: str) -> str:
+        """A text as it comes from a right reading: of several that look the same, one."""
+        return self.alphabet.decode(self.alphabet.encode(truth)) if self.alphabet.knows(truth) else truth
+
     def choose(self, evidence: Evidence) -> Choice:
         """The text to take, and its calibrated probability."""
         if self.prior is None:
@@ -176,7 +180,8 @@ class Reader:
                 values = (name, "", "", str(image), "", "", "", "")
             else:
                 choice = self.choose(evidence)
-                characters = " ".join(f"{p:.4f}" for p in evidence.reading.label_confidences)
+                _, order = self.alphabet.decode_in_order(evidence.reading.labels)
+                characters = " ".join(f"{evidence.reading.label_confidences[place]:.4f}" for place in order)
                 values = (name, choice.text, round(choice.probability, 6), "", characters)
                 values += (evidence.text, choice.runner_up, round(choice.runner_up_probability, 6))
             pages = 1 if isinstance(image, ImageError) else image.pages
@@ -415,7 +420,7 @@ def fitted_on(
         trigrams = Trigrams.of(lexicon.words)
         reader.prior = Prior(lexicon, trigrams)
     pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
-    pairs = [(evidence, truth) for evidence, truth in pairs if evidence is not None]
+    pairs = [(evidence, reader.as_read(truth)) for evidence, truth in pairs if evidence is not None]
     if len(pairs) < FEWEST:
         raise HTRError(
             f"there are {len(pairs)} labelled images that can be read, too few to calibrate on: label at least {FEWEST}"

@@ -32,6 +32,7 @@ from dataset import (
 from htr import parallel
 from htr.augmentation import Strengths, augment, augmented_share
 from htr.curves import HISTORY_COLUMNS, draw_curves, write_history
+from htr.direction import to_visual
 from htr.labels import Alphabet
 from htr.lexicon import Lexicon
 from htr.packed import PackedImages
@@ -98,6 +99,7 @@ class State:
         return {
             "config": config,
             "alphabet": self.alphabet.characters,
+            "ways": list(self.alphabet.ways),
             "model": self.average.state_dict(),
             "epoch": self.epoch,
             "history": self.history,
@@ -108,6 +110,7 @@ class State:
         return {
             "config": dataclasses.asdict(self.config),
             "alphabet": self.alphabet.characters,
+            "ways": list(self.alphabet.ways),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -221,7 +224,7 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     """
 
     def fits(text: str, width: int) -> bool:
-        return frames_needed(text) <= CRNN.frames(width)
+        return frames_needed(to_visual(text) if config.VISUAL_ORDER else text) <= CRNN.frames(width)
 
     in_memory = IN_MEMORY if parallel.world() == 1 else 0  # processes share a file
     with parallel.first_process_first():
@@ -229,10 +232,9 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
         print(f"train: {train_lines.summary()}")
         validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory)
         print(f"validation: {validation_lines.summary()}")
-    used = Alphabet.of(train_lines.texts)
+    used = Alphabet.of(train_lines.texts, config.VISUAL_ORDER)
     alphabet = alphabet or used
-    if not alphabet.knows(used.characters):
-        unknown = "".join(c for c in used.characters if not alphabet.knows(c))
+    if unknown := "".join(sorted(set(used.characters) - set(alphabet.characters))):
         raise HTRError(
             f"the training labels hold characters that the checkpoint's alphabet lacks, {unknown!r}: train from scratch"
             " with train.py, or name the data that the checkpoint was trained on with --data-dir"

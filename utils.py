@@ -14,13 +14,14 @@ import torch
 
 from config import SHIPPED_WEIGHTS, Config
 from htr import parallel
+from htr.direction import USUAL
 from htr.files import only_writer, whole_file
 from htr.labels import Alphabet
 from htr.scripts import HTRError
 from model import CRNN
 
 FORMAT = "htr-crnn"
-VERSION = 2  # of the checkpoints that this program writes; see `upgrade`
+VERSION = 3  # of the checkpoints that this program writes; see `upgrade`
 
 
 # ------------------------------------------------------------------------------------------------ device
@@ -190,10 +191,16 @@ def without_levels(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return checkpoint | {"config": config | {"LEVELS": False}} if isinstance(config, dict) else checkpoint
 
 
+def in_logical_order(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 -> 3. Labels from right to left were learned in the order in which the table holds them."""
+    config = checkpoint.get("config")
+    return checkpoint | {"config": config | {"VISUAL_ORDER": False}} if isinstance(config, dict) else checkpoint
+
+
 # What turns a checkpoint of each version into one of the next. A new setting needs no version of its own as long as its
 # default computes what the program did before; one that is renamed or removed, or whose default computes something
 # else, does: raise VERSION, and say here what older checkpoints have in its place.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: without_levels}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: without_levels, 2: in_logical_order}
 
 
 def upgrade(checkpoint: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
@@ -241,7 +248,9 @@ def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tup
     try:
         if not isinstance(checkpoint["alphabet"], str):
             raise TypeError("the alphabet is not text")
-        return Config(**saved), Alphabet(checkpoint["alphabet"])
+        config = Config(**saved)
+        ways = checkpoint.get("ways", USUAL) if config.VISUAL_ORDER else ()
+        return config, Alphabet(checkpoint["alphabet"], ways)
     except (KeyError, TypeError, ValueError) as error:
         raise HTRError(f"{path} has settings that make no sense: {error}") from error
 

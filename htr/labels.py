@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from htr.direction import USUAL, to_logical, to_visual, usual_ways
 from htr.names import has_suffix
 from htr.scripts import HTRError, printable
 
@@ -39,31 +40,46 @@ SAME_SIGN = re.compile("[\ufb00-\ufdff\ufe70-\ufefc\u2010\u2011]")
 class Alphabet:
     """The characters that a network knows; a character's id is its position, from 0.
 
-    `characters` is a string of distinct characters.
+    characters: a string of distinct ones. ways: how texts from right to left are found again in the order of their ids,
+    which is that of the picture, see `htr.direction`; empty where ids have the order of the texts.
     """
 
-    def __init__(self, characters: str):
+    def __init__(self, characters: str, ways: Sequence[int] = USUAL):
         if len(set(characters)) != len(characters):
             raise ValueError("an alphabet names each character once")
-        self.characters = characters
+        if not set(ways) <= set(USUAL):
+            raise ValueError(f"{ways} are no ways to turn a text")
+        self.characters, self.ways = characters, tuple(ways)
         self._ids = {character: i for i, character in enumerate(characters)}
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "Alphabet":
-        return cls("".join(sorted(set().union(*texts))))
+    def of(cls, texts: Iterable[str], visual_order: bool = True) -> "Alphabet":
+        """The characters of these texts, which with `visual_order` are pictured from left to right."""
+        texts = set(texts)
+        pictured = map(to_visual, texts) if visual_order else texts
+        return cls("".join(sorted(set().union(*pictured))), usual_ways(sorted(texts)) if visual_order else ())
 
     def __len__(self) -> int:
         return len(self.characters)
 
+    def pictured(self, text: str) -> str:
+        """A text in the order of its ids."""
+        return to_visual(text) if self.ways else text
+
     def knows(self, text: str) -> bool:
-        return all(character in self._ids for character in text)
+        return all(character in self._ids for character in self.pictured(text))
 
     def encode(self, text: str) -> list[int]:
         """Text to ids. Raises KeyError for a character that the alphabet lacks."""
-        return [self._ids[character] for character in text]
+        return [self._ids[character] for character in self.pictured(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self.characters[i] for i in ids)
+        return self.decode_in_order(ids)[0]
+
+    def decode_in_order(self, ids: Iterable[int]) -> tuple[str, list[int]]:
+        """Ids to text, and the place among the ids of each of its characters."""
+        text = "".join(self.characters[i] for i in ids)
+        return to_logical(text, self.ways) if self.ways else (text, list(range(len(text))))
 
 
 def clean_label(label: str, uppercase: bool) -> str:

@@ -114,7 +114,7 @@ def card(row: dict[str, Any], image: Path) -> dict[str, Any]:
         item["parts"] = segments(row["PREDICTION"], row["TRUTH"])
         item["truth"] = segments(row["TRUTH"], row["PREDICTION"])
     if row.get("RUNNER_UP"):
-        item["other"] = f"{row['RUNNER_UP']} ({row['RUNNER_UP_CONFIDENCE']:.2f})"
+        item["other"] = [row["RUNNER_UP"], row["RUNNER_UP_CONFIDENCE"]]
     return item
 
 

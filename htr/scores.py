@@ -11,6 +11,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import auroc, coverage_curve, expected_calibration_error
+from htr.direction import to_visual
 from htr.labels import LabelRules, read_labels
 from htr.names import Pictures
 from htr.scripts import HTRError
@@ -31,8 +32,11 @@ class Score:
     images: int = 0
 
     def add(self, reference: str, reading: str) -> int:
-        """Count one pair; returns its edit distance (Levenshtein)."""
-        edits = Levenshtein.distance(reference, reading)
+        """Count one pair; returns its edit distance (Levenshtein).
+
+        Texts from right to left are compared as they are pictured: those that look the same are the same.
+        """
+        edits = Levenshtein.distance(to_visual(reference), to_visual(reading))
         self.edits += edits
         self.characters += len(reference)
         self.right += edits == 0
@@ -67,8 +71,9 @@ class Comparison:
         edits = self.score.add(truth, text)
         self.confidences.append(confidence)
         self.right.append(edits == 0)
-        for kind, at, to in Levenshtein.editops(truth, text):
-            pair = ("" if kind == "insert" else truth[at], "" if kind == "delete" else text[to])
+        true, read = to_visual(truth), to_visual(text)
+        for kind, at, to in Levenshtein.editops(true, read):
+            pair = ("" if kind == "insert" else true[at], "" if kind == "delete" else read[to])
             self.confusions[pair] += 1
         if edits and confidence >= SURE:
             self.suspects.append((confidence, filename, text, truth))

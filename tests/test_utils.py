@@ -145,7 +145,7 @@ def saved(value) -> bytes:
     return buffer.getvalue()
 
 
-CHECKPOINT = {"format": "htr-crnn", "version": 2}
+CHECKPOINT = {"format": "htr-crnn", "version": utils.VERSION}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ CHECKPOINT = {"format": "htr-crnn", "version": 2}
         (lambda path: signed(path, saved([1, 2])), "not a checkpoint of this program"),
         (
             lambda path: signed(path, saved(CHECKPOINT | {"version": 99})),
-            "newer version.*format 99.*up to 2.*update",
+            "newer version.*format 99.*up to 3.*update",
         ),
     ],
 )
@@ -239,6 +239,14 @@ def test_a_checkpoint_of_an_earlier_version_continues(tmp_path, script, data_dir
     assert after["history"][6]["val_cer"] < 0.1  # it knows what it had learned
 
 
+def test_networks_of_version_2_read_from_left_to_right_whatever_the_script(tmp_path):
+    for version, text in ((2, "אב"), (3, "בא")):
+        checkpoint = {"version": version, "config": {}, "alphabet": "אב"}
+        save_checkpoint(checkpoint, tmp_path / "a.pth")
+        _, alphabet = restore_settings(load_checkpoint(tmp_path / "a.pth"), "a.pth")
+        assert (alphabet.encode(text), alphabet.decode([0, 1])) == ([0, 1], text)
+
+
 def test_networks_of_version_1_read_greys_as_they_were_trained_on():
     old, _ = restore_settings(load_checkpoint(VERSION_1 / "htr_crnn_tiny.pth"), "a.pth")
     new, _ = restore_settings(load_checkpoint(ROOT / "weights" / "htr_crnn_names.pth"), "a.pth")
@@ -246,27 +254,27 @@ def test_networks_of_version_1_read_greys_as_they_were_trained_on():
 
 
 def renamed(checkpoint):
-    """As if LSTM_UNITS of version 2 were called LSTM_HIDDEN since."""
+    """As if LSTM_UNITS of version 3 were called LSTM_HIDDEN since."""
     config = dict(checkpoint["config"])
     config["LSTM_HIDDEN"] = config.pop("LSTM_UNITS")
     return checkpoint | {"config": config}
 
 
 def removed(checkpoint):
-    """As if version 4 no longer had WARMUP."""
+    """As if version 5 no longer had WARMUP."""
     return checkpoint | {"config": {name: v for name, v in checkpoint["config"].items() if name != "WARMUP"}}
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [3, 4, 5])
 def test_a_checkpoint_is_brought_up_to_date_version_by_version(tmp_path, monkeypatch, version):
     """With two versions to come, in which a setting is renamed and another one removed."""
     configs = [{"LSTM_UNITS": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32, "WARMUP": 9}, {"LSTM_HIDDEN": 32}]
-    saved = {"version": version, "config": configs[version - 2], "alphabet": "ABC"}
+    saved = {"version": version, "config": configs[version - 3], "alphabet": "ABC"}
     save_checkpoint(saved, tmp_path / "a.pth")
-    monkeypatch.setattr(utils, "VERSION", 4)
-    monkeypatch.setattr(utils, "UPGRADES", utils.UPGRADES | {2: renamed, 3: removed})
+    monkeypatch.setattr(utils, "VERSION", 5)
+    monkeypatch.setattr(utils, "UPGRADES", utils.UPGRADES | {3: renamed, 4: removed})
     checkpoint = load_checkpoint(tmp_path / "a.pth")
-    assert checkpoint["version"] == 4
+    assert checkpoint["version"] == 5
     assert restore_settings(checkpoint, "a.pth")[0] == Config(LSTM_HIDDEN=32)
 
 
