@@ -14,6 +14,7 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,48 +41,57 @@ def weights_to_use(model_path: str | Path, default: str | Path = Config.MINI_MOD
 
 def predict_batch(
     model_path: str | Path,
-    image_dir: str | Path,
+    image_dir: Any,
     output_dir: str | Path = "output",
     save_csv: bool = True,
     **options: Any,
 ) -> "pd.DataFrame":
     """Read all images in a folder and below it, as the command line does.
 
-    With `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
+    `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
+    (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
+    `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
     lexicon, html, spreadsheet, resume, calibrate, device, batch_size, workers (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
     CHARACTER_CONFIDENCES; with a lexicon, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE; with labels, TRUTH, RIGHT and
-    EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon cannot be used.
+    EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon cannot be used, and TypeError
+    where an argument is nothing of these.
     """
     import pandas as pd
 
     from reading import Job
 
-    image_dir = Path(image_dir)
-    if image_dir == Path(Config.TEST_IMG_DIR) and not image_dir.exists():
-        image_dir = image_dir.parent  # the dataset's flat layout
+    paths = list(image_dir) if isinstance(image_dir, (list, tuple)) else [image_dir]
+    default = Path(Config.TEST_IMG_DIR)
+    if isinstance(image_dir, (str, os.PathLike)) and Path(image_dir) == default and not default.exists():
+        paths = [default.parent]  # the dataset's flat layout
     rows: list[dict[str, Any]] = []
-    job = Job(weights_to_use(model_path), [image_dir], output_dir if save_csv else None, **options)
+    job = Job(weights_to_use(model_path), paths, output_dir if save_csv else None, **options)
     outcome = read_and_report(job, rows.append)
     return pd.DataFrame(rows, columns=outcome.columns)
 
 
-def predict_single_image(model_path: str | Path, image_path: str | Path, device: str = "auto") -> tuple[str, float]:
-    """Read one image. Returns its text and the probability that the whole text is right, in [0, 1].
+def predict_single_image(model_path: str | Path, image_path: Any, device: Any = "auto") -> tuple[str, float]:
+    """Read one image: a path, an open Pillow image, an array (grey (H, W) or RGB (H, W, 3)), or an image file's bytes.
 
-    Raises HTRError where the checkpoint or the image cannot be read.
+    Returns its text and the probability that the whole text is right, in [0, 1]. `device` is a name such as "cpu" or
+    "cuda:0", or a torch.device. Raises HTRError where the checkpoint or the image cannot be read, and TypeError where
+    an argument is nothing of these.
     """
     from reading import Job, read
 
-    if Path(image_path).is_dir():
+    if isinstance(image_path, (list, tuple)):
+        raise TypeError("predict_single_image takes one image: read several with predict_batch")
+    is_path = isinstance(image_path, (str, os.PathLike))
+    if is_path and os.path.isdir(image_path):
         raise HTRError(f"{image_path} is a folder: read it with predict_batch")
     rows: list[dict[str, Any]] = []
     read(Job(weights_to_use(model_path), [image_path], None, device=device, workers=0), rows.append)
     (row,) = rows
     if row["ERROR"]:
-        raise HTRError(f"{image_path} {row['ERROR']}")
+        raise HTRError(f"{image_path if is_path else 'the image'} {row['ERROR']}")
     return row["PREDICTION"], row["CONFIDENCE"]
 
 

@@ -23,7 +23,7 @@ from htr.labels import Alphabet
 from htr.lexicon import Choice, Lexicon, Prior, fit_prior
 from htr.report import LeastSure, write_report
 from htr.scores import FEWEST, LABEL_COLUMNS, Truth
-from htr.scripts import HTRError, Interrupted, printable
+from htr.scripts import HTRError, Interrupted, WrongUse, printable
 from htr.tables import Journal, Row, only_reading, write_predictions
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
 from utils import (
@@ -84,7 +84,9 @@ class Reader:
     prior_calibration: Calibration | None = None
 
     @classmethod
-    def load(cls, model_path: str | Path, device: str = "auto", lexicon: str | Path | None = None) -> "Reader":
+    def load(
+        cls, model_path: str | Path, device: str | torch.device | None = "auto", lexicon: str | Path | None = None
+    ) -> "Reader":
         """Raises HTRError where the checkpoint is missing, damaged or does not fit, the device is not there, the
         lexicon cannot be read, or the checkpoint was never fitted for one."""
         checkpoint = load_checkpoint(model_path)
@@ -203,12 +205,14 @@ class Reader:
         found: list[Evidence | None] = [None] * len(images)
         threads = torch.get_num_threads()
         at_once = threads if self.device.type == "cpu" else 1
-        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            readings = pool.map(lambda batch: self.read([images[i] for i in batch]), batches)
-            for batch, several in zip(batches, readings, strict=True):
-                for i, evidence in zip(batch, several, strict=True):
-                    found[i] = evidence
-        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                readings = pool.map(lambda batch: self.read([images[i] for i in batch]), batches)
+                for batch, several in zip(batches, readings, strict=True):
+                    for i, evidence in zip(batch, several, strict=True):
+                        found[i] = evidence
+        finally:
+            torch.set_num_threads(threads)
         return found
 
 
@@ -219,14 +223,15 @@ class Reader:
 class Job:
     """What to read, with what, and where to write it.
 
-    paths: images or folders. output_dir: None writes nothing. labels: a CSV of true texts. lexicon: a CSV of known
-    names. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
-    calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that is weighed.
-    workers: threads that decode images. Raises ValueError where these contradict each other.
+    paths: images, folders, or pictures in memory (see `htr.images.Held`). output_dir: None writes nothing. labels: a
+    table of true texts. lexicon: a table of known names. html, spreadsheet: write report.html, predictions.xlsx.
+    resume: keep what a stopped run had read. calibrate: first fit the checkpoint's confidence on the labelled images
+    and, with a lexicon, how that is weighed. device: a name or a torch.device. workers: threads that decode images.
+    Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
-    paths: Sequence[str | Path]
+    paths: Sequence[Any]
     output_dir: str | Path | None = "output"
     labels: str | Path | None = None
     lexicon: str | Path | None = None
@@ -234,15 +239,21 @@ class Job:
     spreadsheet: bool = False
     resume: bool = False
     calibrate: bool = False
-    device: str = "auto"
+    device: str | torch.device | None = "auto"
     batch_size: int = READING_BATCH_SIZE
     workers: int = Config.WORKERS
 
     def __post_init__(self):
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
-            raise ValueError("html, spreadsheet and resume need a folder to write to")
+            raise WrongUse("html, spreadsheet and resume need a folder to write to")
+        for name, least in (("batch_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} is a whole number, not {value!r:.80}")
+            if value < least:
+                raise WrongUse(f"{name} must be at least {least}, not {value}")
         if self.calibrate and not self.labels:
-            raise ValueError("calibrate needs labels, the true texts of images that the network was not trained on")
+            raise WrongUse("calibrate needs labels, the true texts of images that the network was not trained on")
 
 
 @dataclass
@@ -406,7 +417,7 @@ def fitted_on(
     images: Sequence[MaybeImage],
     truths: Sequence[str],
     lexicon: Lexicon | None,
-    device: str,
+    device: str | torch.device | None,
     batch_size: int,
 ) -> dict[str, Any]:
     """What a checkpoint should hold so that its confidence is calibrated on these labelled images.

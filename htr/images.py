@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
@@ -64,13 +64,41 @@ class Decoded(NamedTuple):
 # ------------------------------------------------------------------------------------------------- files
 
 
+class Held(os.PathLike):
+    """A picture in memory, under the name that a file would have.
+
+    content: an open Pillow image, the bytes of an image file, or an array, grey (H, W) or with colours (H, W, 1 to 4).
+    Raises TypeError where it is none of these.
+    """
+
+    def __init__(self, name: str, content: Any):
+        if isinstance(content, (bytearray, memoryview)):
+            content = bytes(content)
+        elif not isinstance(content, (Image.Image, bytes)):
+            if not hasattr(content, "__array__"):
+                raise TypeError(f"{content!r:.80} is no picture: give a path, a Pillow image, an array or bytes")
+            content = np.asarray(content)
+            colours = content.shape[2] if content.ndim == 3 else 1
+            if content.dtype.kind not in "buif" or content.ndim not in (2, 3) or not 1 <= colours <= 4:
+                raise TypeError(
+                    f"an array of shape {content.shape} and type {content.dtype} is no picture: give grey (H, W) or"
+                    " RGB (H, W, 3), of numbers"
+                )
+        self.name, self.content = name, content
+
+    def __fspath__(self) -> str:
+        return self.name
+
+
 def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
-    """Decode an image file. Returns its first page, and the number of its pages.
+    """Decode an image file, or a picture in memory. Returns its first page, and the number of its pages.
 
     With `size`, a JPEG may be decoded smaller, but not below that. Raises ImageError where the file is missing, is no
     image, is damaged or is too large.
     """
     try:
+        if isinstance(path, Held):
+            return _open_held(path.content)
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("is a folder" + ("" if os.access(path, os.R_OK | os.X_OK) else " that cannot be searched"))
@@ -79,13 +107,7 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
         if status.st_size > MAX_BYTES:
             raise ImageError(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
         with open(path, "rb") as file:  # by its path, Pillow would map a TIFF, and misread one that is turned
-            try:
-                return _decode(file, size)
-            except (OSError, ValueError) as error:
-                repaired = None if status.st_size > MOST_REPAIRED else _decode_anyway(file, error)
-                if repaired is None:
-                    raise
-                return repaired
+            return _decode_or_repair(file, status.st_size, size)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -97,6 +119,47 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"cannot be read: {printable(reason, 200)}") from error
+
+
+def _open_held(content: Image.Image | bytes | np.ndarray) -> tuple[Image.Image, int]:
+    if isinstance(content, bytes):
+        if len(content) > MAX_BYTES:
+            raise ImageError(f"has {len(content):,} bytes, more than {MAX_BYTES:,}")
+        return _decode_or_repair(io.BytesIO(content), len(content))
+    if isinstance(content, np.ndarray):
+        return _of_array(content), 1
+    if content.width * content.height > MAX_PIXELS:
+        raise ImageError(f"has {content.width} x {content.height} pixels, more than {MAX_PIXELS:,}")
+    content.load()
+    return content, 1
+
+
+def _of_array(pixels: np.ndarray) -> Image.Image:
+    """Any numbers as an image: 8 bits as they are, others by their range."""
+    if pixels.size == 0 or pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise ImageError(f"has {pixels.shape[1]} x {pixels.shape[0]} pixels")
+    if not np.isfinite(pixels).all():
+        raise ImageError("has pixels that are not finite")
+    pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if pixels.dtype == bool:
+        pixels = pixels * np.uint8(255)
+    elif pixels.dtype != np.uint8 and pixels.ndim == 2:
+        pixels = pixels.astype(np.float32)  # mode F, whose range is found later
+    elif pixels.dtype != np.uint8:
+        low, high = min(0.0, float(pixels.min())), float(pixels.max())
+        whole = 1.0 if high - low <= 1 else 255.0 if high - low <= 255 else high - low
+        pixels = np.rint((pixels - low) * (255 / whole)).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _decode_or_repair(file: IO[bytes], length: int, size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
+    try:
+        return _decode(file, size)
+    except (OSError, ValueError) as error:
+        repaired = None if length > MOST_REPAIRED else _decode_anyway(file, error)
+        if repaired is None:
+            raise
+        return repaired
 
 
 def _decode(file: IO[bytes], size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
@@ -172,8 +235,11 @@ def _without_text(png: bytes) -> bytes:
 
 def _unknown(path: str | os.PathLike) -> str:
     """Why a file that no decoder knows is not read."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+    if isinstance(path, Held):
+        head = bytes(path.content[:16])
+    else:
+        with open(path, "rb") as file:
+            head = file.read(16)
     by_suffix = NOT_READ.get(Path(path).suffix.lower())
     name = next((name for (at, mark), name in SIGNATURES.items() if head[at:].startswith(mark)), by_suffix)
     if name is None:
@@ -325,21 +391,27 @@ def read_images(
 class Found(NamedTuple):
     """The images to read."""
 
-    files: list[tuple[str, Path]]  # (name, path), sorted by name; no two are called alike
+    files: list[tuple[str, Path | Held]]  # (name, path), sorted by name; no two are called alike
     folders: list[Path]  # those of the paths given that are folders
     others: int  # files skipped because their names are not those of images, or are those of a system's files
     linked_folders: int  # folders skipped because they are symbolic links
     again: int  # files reached a second time, which are read once
 
 
-def find_files(paths: Iterable[str | Path]) -> Found:
-    """Find the images that `paths` name or hold.
+def find_files(paths: Iterable[Any]) -> Found:
+    """Find the images that `paths` name or hold: folders, files, or pictures in memory, see `Held`.
 
     An image's name is its path relative to the folder given, with that folder before it where there are several, or its
-    path as given. Folders that cannot be searched, and empty ones named like an image, are listed too, so that they get
-    a row. Raises HTRError where a path does not exist or nothing is found.
+    path as given; pictures in memory are called by their place in `paths`, image_1 and so on. Folders that cannot be
+    searched, and empty ones named like an image, are listed too, so that they get a row. Raises HTRError where a path
+    does not exist or nothing is found, and TypeError where it is neither a path nor a picture.
     """
-    paths = [Path(path) for path in paths]
+    given = list(paths)
+    digits = len(str(len(given)))
+    held = [Held(f"image_{n:0{digits}}", each) for n, each in enumerate(given, 1) if not _is_path(each)]
+    if "" in filter(_is_path, given):
+        raise HTRError("one of the paths is empty: name an image or a folder")
+    paths = [Path(each) for each in given if _is_path(each)]
     folders = [path for path in paths if path.is_dir()]
     found, others, linked = [], 0, 0
     for path in paths:
@@ -354,7 +426,9 @@ def find_files(paths: Iterable[str | Path]) -> Found:
             found.append((Path(), path.as_posix()))
         else:
             raise HTRError(f"there is no image or folder {path}")
-    if not found:
+    if not given:
+        raise HTRError("no images: the list of paths is empty")
+    if not found and not held:
         raise HTRError(
             f"no images in {', '.join(map(str, paths))}; looked for {' '.join(sorted(SUFFIXES))} in it and below"
         )
@@ -362,7 +436,12 @@ def find_files(paths: Iterable[str | Path]) -> Found:
     alike = len({name for _, name in once}) < len(once)
     with_folder = alike or len({os.path.realpath(folder) for folder in folders}) > 1
     files = [(file_name((folder / name).as_posix() if with_folder else name), folder / name) for folder, name in once]
-    return Found(sorted(files), folders, others, linked, len(found) - len(once))
+    files += [(each.name, each) for each in held]
+    return Found(sorted(files, key=lambda file: file[0]), folders, others, linked, len(found) - len(once))
+
+
+def _is_path(given: Any) -> bool:
+    return isinstance(given, (str, os.PathLike))
 
 
 def _place(path: Path) -> str:

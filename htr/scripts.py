@@ -10,6 +10,10 @@ class HTRError(Exception):
     """An error that the user can fix; its text is one sentence that says how."""
 
 
+class WrongUse(HTRError, ValueError):
+    """Options that contradict each other or are out of range."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, raised after the state has been saved. `signum` is the signal's number."""
 
@@ -34,9 +38,10 @@ def run(main: Callable[[], int]) -> None:
     def terminate(signum, frame):
         raise Interrupted(signum)
 
-    signal.signal(signal.SIGTERM, terminate)
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
-    sys.stderr.reconfigure(errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not a notebook's
+            stream.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     try:
         status = main()
         sys.stdout.flush()
@@ -55,4 +60,6 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)  # a notebook goes on
     sys.exit(status)

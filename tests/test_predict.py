@@ -613,3 +613,149 @@ def test_paths_that_are_not_utf_8(folder, script):
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert r"p\\xe9re/TEST_00001.jpg" in (folder / odd / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def in_memory(path) -> dict:
+    """One picture in every way in which a program may hold it."""
+    grey = np.asarray(Image.open(path).convert("L"))
+    return {
+        "path": path,
+        "text": str(path),
+        "lazy": Image.open(path),
+        "loaded": Image.open(path).convert("L"),
+        "RGB": Image.open(path).convert("RGB"),
+        "bytes": path.read_bytes(),
+        "bytearray": bytearray(path.read_bytes()),
+        "view": memoryview(path.read_bytes()),
+        "grey": grey,
+        "one channel": grey[:, :, None],
+        "colours": np.repeat(grey[:, :, None], 3, 2),
+        "with alpha": np.concatenate([np.repeat(grey[:, :, None], 3, 2), np.full((*grey.shape, 1), 255, np.uint8)], 2),
+        "floats": grey / 255,
+        "small floats": (grey / 255).astype(np.float32),
+        "float colours": np.repeat(grey[:, :, None], 3, 2) / 255,
+        "16 bits": grey.astype(np.uint16) * 257,
+        "16 bits, colours": np.repeat(grey[:, :, None], 3, 2).astype(np.uint16) * 257,
+        "integers": grey.astype(np.int64),
+        "not contiguous": np.asfortranarray(grey),
+        "tensor": torch.from_numpy(grey.copy()),
+    }
+
+
+def test_pictures_in_memory_are_read_like_files():
+    path = ROOT / "samples" / "name_03.png"
+    text, confidence = predict_single_image(SHIPPED_WEIGHTS, path, device="cpu")
+    pictures = in_memory(path)
+    for what, picture in pictures.items():
+        read = predict_single_image(SHIPPED_WEIGHTS, picture, device="cpu")
+        assert read == (text, pytest.approx(confidence, abs=0.02)), what
+    rows = predict_batch(SHIPPED_WEIGHTS, list(pictures.values()), save_csv=False, device="cpu")
+    assert rows["PREDICTION"].tolist() == [text] * (len(pictures) - 1)  # the two paths are one file
+    assert rows["FILENAME"].tolist()[1:] == [f"image_{n:02}" for n in range(3, len(pictures) + 1)]
+
+
+def test_lists_are_read_in_their_order_and_written(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    paths = sorted((ROOT / "samples").glob("*.png"))
+    images = [np.asarray(Image.open(path)) for path in paths]
+    (folder / "labels.csv").write_text("FILENAME,IDENTITY\nimage_02,PAYET\n")
+    options = {"html": True, "spreadsheet": True, "resume": True, "labels": "labels.csv", "device": "cpu"}
+    rows = predict_batch(SHIPPED_WEIGHTS, images, "out", **options)
+    expected = predict_batch(SHIPPED_WEIGHTS, paths, save_csv=False, device="cpu")
+    assert rows["PREDICTION"].tolist() == expected["PREDICTION"].tolist()
+    assert table(folder / "out" / "predictions.csv")["FILENAME"].tolist() == [f"image_{n:02}" for n in range(1, 13)]
+    assert rows["RIGHT"].tolist() == ["", "yes"] + [""] * 10
+    assert expected["FILENAME"].tolist() == [path.as_posix() for path in paths]
+    assert "data:image/jpeg" in (folder / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        (b"nothing", HTRError, "the image cannot be read: not an image in a known format"),
+        (b"%PDF-1.4 and more than that", HTRError, "it is in PDF; convert it"),
+        (np.zeros((0, 5), np.uint8), HTRError, "has 5 x 0 pixels"),
+        (np.full((9, 9), np.nan), HTRError, "not finite"),
+        (np.full((9, 9, 3), np.inf), HTRError, "not finite"),
+        (np.zeros(9), TypeError, r"shape \(9,\).*grey \(H, W\) or RGB"),
+        (np.zeros((3, 40, 90)), TypeError, "is no picture"),
+        (np.zeros((9, 9), complex), TypeError, "complex128 is no picture"),
+        (np.array([["a"]]), TypeError, "is no picture"),
+        (None, TypeError, "None is no picture: give a path, a Pillow image, an array or bytes"),
+        (5, TypeError, "5 is no picture"),
+        (object, TypeError, "is no picture"),
+        ([], TypeError, "takes one image"),
+        ("", HTRError, "one of the paths is empty"),
+        ("nowhere.png", HTRError, "there is no image or folder nowhere.png"),
+        ("nul\0.png", HTRError, "there is no image or folder"),
+    ],
+)
+def test_what_is_no_picture_is_said(picture, error, message):
+    with pytest.raises(error, match=message):
+        predict_single_image(SHIPPED_WEIGHTS, picture, device="cpu")
+    if isinstance(picture, list):
+        error, message = HTRError, "list of paths is empty"
+    if isinstance(picture, (str, list)) or error is TypeError:
+        with pytest.raises(error, match=message):
+            predict_batch(SHIPPED_WEIGHTS, picture, save_csv=False, device="cpu")
+    else:
+        rows = predict_batch(SHIPPED_WEIGHTS, [picture], save_csv=False, device="cpu")
+        assert re.search(message.removeprefix("the image "), rows["ERROR"][0])
+
+
+@pytest.mark.parametrize("device", [None, "auto", "cpu", "cpu:0", torch.device("cpu"), torch.device("cpu", 0)])
+def test_devices_from_code(device):
+    path = ROOT / "samples" / "name_02.png"
+    assert predict_single_image(SHIPPED_WEIGHTS, path, device=device)[0] == "PAYET"
+    assert len(predict_batch(SHIPPED_WEIGHTS, [path], save_csv=False, device=device)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cuda:7"}, HTRError, "finds no cuda:7 device"),
+        ({"device": "gpu"}, HTRError, "there is no device 'gpu'"),
+        ({"device": 0}, TypeError, "a device is a name"),
+        ({"batch_size": 0}, HTRError, "batch_size must be at least 1"),
+        ({"workers": -1}, HTRError, "workers must be at least 0"),
+        ({"workers": "two"}, TypeError, "workers is a whole number"),
+        ({"lexikon": "a.csv"}, TypeError, "lexikon"),
+        ({"labels": "nowhere.csv"}, HTRError, "nowhere.csv cannot be read"),
+    ],
+)
+def test_wrong_options_from_code_are_said(options, error, message):
+    threads = torch.get_num_threads()
+    with pytest.raises(error, match=message):
+        predict_batch(SHIPPED_WEIGHTS, ROOT / "samples", save_csv=False, **options)
+    assert torch.get_num_threads() == threads
+
+
+NOTEBOOK = [
+    THE_DESCRIPTION.replace("path/to/your/image.png", "test_v2/test/TEST_00003.jpg"),
+    f"%run {ROOT / 'predict.py'}",
+    f"%run {ROOT / 'predict.py'} nowhere",
+    """
+import numpy, signal, torch
+from PIL import Image
+array = numpy.asarray(Image.open("test_v2/test/TEST_00003.jpg"))
+assert predict_single_image(Config.MINI_MODEL_PATH, array, device=None) == _single
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+""",
+    f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport predict, train, continue_train\n!ls output",
+]
+
+
+def test_a_notebook(folder):
+    """The description's lines, %run and a picture as an array, in a real kernel of Jupyter."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    cells = [f"import sys; sys.path.insert(0, {str(ROOT)!r})", *NOTEBOOK]
+    cells[1] = cells[1].replace("predict_single_image(model", "_single = predict_single_image(model")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    outputs = ["".join(out.get("text", "") for out in cell.outputs) for cell in notebook.cells]
+    assert "read 10 of 10 images with htr_crnn_mini.pth" in outputs[1]
+    assert "read 10 of 10 images with htr_crnn_mini.pth" in outputs[2]
+    assert "error: there is no image or folder nowhere" in outputs[3]
+    assert "Traceback" not in "".join(outputs)
+    assert "predictions.csv" in outputs[5]
