@@ -14,9 +14,10 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
 """
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def predict_batch(
 
     from reading import Job
 
-    paths = list(image_dir) if isinstance(image_dir, (list, tuple)) else [image_dir]
+    several = isinstance(image_dir, (list, tuple, set, Iterator))
+    paths = list(image_dir) if several and not isinstance(image_dir, io.IOBase) else [image_dir]
     default = Path(Config.TEST_IMG_DIR)
     if isinstance(image_dir, (str, os.PathLike)) and Path(image_dir) == default and not default.exists():
         paths = [default.parent]  # the dataset's flat layout

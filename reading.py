@@ -372,7 +372,8 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
         return
     if not job.resume and journal.path.exists():
         print(f"{journal.path} of a stopped run is replaced; --resume would have continued it")
-    merged = ((path, before.get(path) or next(fresh), path not in before) for _, path in files)
+    kept = {path: row | {"FILENAME": name} for name, path in files if (row := before.get(path))}  # as it is called now
+    merged = ((path, kept.get(path) or next(fresh), path not in kept) for _, path in files)
     with journal.written(merged) as rows:
         compared = outcome.truth.compare(rows) if outcome.truth else rows
         yield from write_predictions(compared, job.output_dir, outcome.columns, job.spreadsheet)

@@ -18,7 +18,7 @@ STALE = 3600  # seconds without a change after which a temporary file is a kille
 
 
 # What drives answer that cannot lock or sync, such as network drives, shared folders and FUSE.
-UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+UNSUPPORTED = (errno.ENOLCK, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 NO_SYNC = "to write a folder through to the disk"
 NO_LOCK = "to lock files"
 NOT_PROMISED = {
@@ -121,17 +121,20 @@ def only_writer(path: str | os.PathLike, *others: str | os.PathLike, wait: bool 
     with contextlib.ExitStack() as stack:
         try:
             first.parent.mkdir(parents=True, exist_ok=True)
-            if error := _lock_refused(first.parent):
-                sync_error = _sync_folder(first.parent)
-                _tell(first.parent, {NO_LOCK: error} | ({NO_SYNC: sync_error} if sync_error else {}))
-            else:
+            refused = _lock_refused(first.parent)
+            if refused is None:
                 stack.enter_context(_locked(first.with_name(f".{first.name}.lock"), wait))
         except Timeout as error:
             raise HTRError(
                 f"another process is writing {path}: wait until it has ended, or choose another path"
             ) from error
         except OSError as error:
-            raise HTRError(f"{first.parent} cannot be written: {error.strerror or error}") from error
+            if error.errno not in UNSUPPORTED:
+                raise HTRError(f"{first.parent} cannot be written: {error.strerror or error}") from error
+            refused = error
+        if refused:
+            no_sync = _sync_folder(first.parent)
+            _tell(first.parent, {NO_LOCK: refused} | ({NO_SYNC: no_sync} if no_sync else {}))
         for each in (path, *others):
             remove_temporaries(Path(each), 0)
         yield

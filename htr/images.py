@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.files import file_name, list_files
 from htr.levels import contrast, normalise_levels
-from htr.names import NOT_READ, SUFFIXES, has_suffix
+from htr.names import LEFT_BY_SYSTEMS, NOT_READ, SUFFIXES, has_suffix
 from htr.scripts import HTRError, printable
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder runs, whatever the name
@@ -67,11 +67,13 @@ class Decoded(NamedTuple):
 class Held(os.PathLike):
     """A picture in memory, under the name that a file would have.
 
-    content: an open Pillow image, the bytes of an image file, or an array, grey (H, W) or with colours (H, W, 1 to 4).
-    Raises TypeError where it is none of these.
+    content: an open Pillow image, the bytes of an image file or an open one, or an array, grey (H, W) or with colours
+    (H, W, 1 to 4). Raises TypeError where it is none of these.
     """
 
     def __init__(self, name: str, content: Any):
+        if isinstance(content, io.IOBase):
+            content = content.read()
         if isinstance(content, (bytearray, memoryview)):
             content = bytes(content)
         elif not isinstance(content, (Image.Image, bytes)):
@@ -415,7 +417,9 @@ def find_files(paths: Iterable[Any]) -> Found:
     folders = [path for path in paths if path.is_dir()]
     found, others, linked = [], 0, 0
     for path in paths:
-        if path.is_dir():
+        if len(paths) > 1 and path.name.lower() in LEFT_BY_SYSTEMS:  # as in `predict.py scans/*`
+            others += len(list_files(path).files) if path.is_dir() else 1
+        elif path.is_dir():
             listing = list_files(path)
             images = [name for name in listing.files if has_suffix(name)]
             others += len(listing.files) - len(images) + listing.left_by_systems

@@ -1,12 +1,15 @@
 """predict.py run as a user does, and the lines of its description in Python."""
 
 import contextlib
+import io
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import hostile
 import numpy as np
@@ -23,6 +26,7 @@ from dataset import geometry
 from htr.images import Decoded, find_files, to_line
 from htr.scores import LABEL_COLUMNS
 from htr.scripts import HTRError
+from htr.tables import Journal
 from predict import predict_batch, predict_single_image
 from reading import COLUMNS, LEXICON_COLUMNS, Reader
 from utils import load_checkpoint, save_checkpoint
@@ -570,6 +574,30 @@ def test_two_folders_are_two_pages(folder, script):
     assert "labels that name none of the images: 2 (such as 'page1/0.jpg'" in alone.stdout
 
 
+def test_rows_of_a_stopped_run_are_called_as_in_this_one(folder, script):
+    shutil.copytree(folder / "test_v2" / "test", folder / "page2")
+    script(folder, "predict.py", "test_v2/test")
+    rows = table(folder / "output" / "predictions.csv").astype({"CONFIDENCE": float})
+    head = {"key": Journal.key_of(folder / "htr_crnn_mini.pth", None), "started": time.time() + 60}
+    entries = [[f"test_v2/test/{row['FILENAME']}", row] for row in rows.to_dict("records")]
+    lines = [json.dumps(entry) + "\n" for entry in [head, *entries]]
+    (folder / "output" / "predictions.partial.jsonl").write_text("".join(lines))
+    done = script(folder, "predict.py", "test_v2/test", "page2", "--resume")
+    assert "of these, read by the run before: 10" in done.stdout
+    names = table(folder / "output" / "predictions.csv")["FILENAME"].tolist()
+    assert names == [f"{page}/TEST_{n:05}.jpg" for page in ("page2", "test_v2/test") for n in range(1, 11)]
+
+
+def test_what_a_shell_adds_of_systems_is_no_image(folder, script):
+    images = folder / "test_v2" / "test"
+    (images / "@eaDir").mkdir()
+    (images / "@eaDir" / "a.jpg").touch()
+    (images / "Thumbs.db").touch()
+    done = script(folder, "predict.py", *sorted(images.glob("*")))
+    assert "read 10 of 10 images" in done.stdout
+    assert "files passed over, as no images: 2" in done.stdout
+
+
 def test_names_are_told_apart_whatever_is_given(tmp_path):
     for name in ("a/sub/1.png", "sub/1.png", "b/sub/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -616,7 +644,7 @@ def test_paths_that_are_not_utf_8(folder, script):
 
 
 def in_memory(path) -> dict:
-    """One picture in every way in which a program may hold it."""
+    """One picture in every way in which a program may hold it; what is read from once is made anew."""
     grey = np.asarray(Image.open(path).convert("L"))
     return {
         "path": path,
@@ -627,6 +655,7 @@ def in_memory(path) -> dict:
         "bytes": path.read_bytes(),
         "bytearray": bytearray(path.read_bytes()),
         "view": memoryview(path.read_bytes()),
+        "file": io.BytesIO(path.read_bytes()),
         "grey": grey,
         "one channel": grey[:, :, None],
         "colours": np.repeat(grey[:, :, None], 3, 2),
@@ -649,7 +678,7 @@ def test_pictures_in_memory_are_read_like_files():
     for what, picture in pictures.items():
         read = predict_single_image(SHIPPED_WEIGHTS, picture, device="cpu")
         assert read == (text, pytest.approx(confidence, abs=0.02)), what
-    rows = predict_batch(SHIPPED_WEIGHTS, list(pictures.values()), save_csv=False, device="cpu")
+    rows = predict_batch(SHIPPED_WEIGHTS, list(in_memory(path).values()), save_csv=False, device="cpu")
     assert rows["PREDICTION"].tolist() == [text] * (len(pictures) - 1)  # the two paths are one file
     assert rows["FILENAME"].tolist()[1:] == [f"image_{n:02}" for n in range(3, len(pictures) + 1)]
 
@@ -666,6 +695,8 @@ def test_lists_are_read_in_their_order_and_written(folder, monkeypatch):
     assert table(folder / "out" / "predictions.csv")["FILENAME"].tolist() == [f"image_{n:02}" for n in range(1, 13)]
     assert rows["RIGHT"].tolist() == ["", "yes"] + [""] * 10
     assert expected["FILENAME"].tolist() == [path.as_posix() for path in paths]
+    again = predict_batch(SHIPPED_WEIGHTS, (ROOT / "samples").glob("*.png"), save_csv=False, device="cpu")
+    pd.testing.assert_frame_equal(again, expected)
     assert "data:image/jpeg" in (folder / "out" / "report.html").read_text()
 
 
