@@ -23,7 +23,8 @@ def test_every_module_and_nothing_else_is_on_the_map():
 
 
 def test_every_flag_named_exists():
-    flags = {flag_of(field) for field in dataclasses.fields(Config)} | {"--no-uppercase", "--no-levels"}
+    flags = {flag_of(field) for field in dataclasses.fields(Config)}
+    flags |= {f"--no-{flag_of(field)[2:]}" for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
     sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
     commands = r"^python3 .*$|torchrun --nproc-per-node \d"
     for flag in set(re.findall(r"--[a-z][a-z-]+", re.sub(commands, "", README, flags=re.MULTILINE))):
