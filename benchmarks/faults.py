@@ -1,6 +1,6 @@
 """Inject faults and count what is lost: killed runs, full disks, damaged checkpoints, hostile files and CSVs.
 
-    python benchmarks/faults.py                  # all, ten minutes on two cores; needs no dataset
+    python benchmarks/faults.py                  # all, a quarter of an hour on two cores; needs no dataset
     python benchmarks/faults.py --only hostile   # one of them
 
 Prints a row for each fault: how often it was injected, and how often the promise of the README held. Runs the scripts
@@ -9,10 +9,12 @@ as a user does, on drawn names in a temporary folder.
 
 import argparse
 import csv
+import errno
 import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +30,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import hostile  # noqa: E402
 from conftest import same  # noqa: E402
+from drive import without_locks  # noqa: E402
 from hostile import picture  # noqa: E402
 
+from config import SHIPPED_WEIGHTS  # noqa: E402
 from htr.scripts import HTRError  # noqa: E402
 from htr.synthetic import draw_dataset  # noqa: E402
 from utils import checksum, load_checkpoint  # noqa: E402
@@ -44,6 +48,18 @@ FLIPS = 500
 GOOD = 10_000
 FUZZED = 20_000
 Row = tuple[str, int, int]  # fault, tries, survived
+SPELLINGS: dict[str, Callable[[str], str]] = {  # of a picture's name
+    "with a folder": "train/{}".format,
+    "with folders": "train_v2/train/{}".format,
+    "with backslashes": "train_v2\\train\\{}".format,
+    "with ./": "./{}".format,
+    "with ../": "../train_v2/train/{}".format,
+    "with blanks": " {} ".format,
+    "with another machine's path": "/home/somebody/scans/train/{}".format,
+    "with a drive": "C:\\scans\\{}".format,
+    "in lower case": str.lower,
+    "without suffix": lambda name: name.removesuffix(".jpg"),
+}
 
 
 def start(folder: Path, script: str, *flags: str, **options) -> subprocess.Popen:
@@ -322,24 +338,39 @@ def tables(folder: Path) -> Iterator[Row]:
     secret = folder / "secret.jpg"
     secret.write_bytes((folder / "data/train_v2/train" / last).read_bytes())
     escapes = f"../../../secret.jpg,A\n{secret},A\nnul\0.jpg,A\n"
-    odd = {  # read like any other
-        "byte order mark": "\ufeff" + whole,
-        "semicolons": whole.replace(",", ";"),
-        "tabs": whole.replace(",", "\t"),
-        "Windows' line ends": whole.replace("\n", "\r\n"),
-        "names that lead outside": whole + escapes,
-        "a name again": whole + f"{last},OTHER\n",
-        "a line of 100 MB": whole + "x.jpg," + "A" * 100_000_000 + "\n",
-        "short rows": whole + "\n".join(row.split(",")[0] for row in rows[1:4]) + "\n",
-        "more columns": "\n".join(f"{row},x" for row in rows) + "\n",
-    }
+    odd = (
+        {  # read like any other
+            "byte order mark": "\ufeff" + whole,
+            "semicolons": whole.replace(",", ";"),
+            "tabs": whole.replace(",", "\t"),
+            "Windows' line ends": whole.replace("\n", "\r\n"),
+            "names that lead outside": whole + escapes,
+            "a name again": whole + f"{last},OTHER\n",
+            "a line of 100 MB": whole + "x.jpg," + "A" * 100_000_000 + "\n",
+            "short rows": whole + "\n".join(row.split(",")[0] for row in rows[1:4]) + "\n",
+            "more columns": "\n".join(f"{row},x" for row in rows) + "\n",
+            "blanks after commas": whole.replace(",", ", "),
+            "UTF-16": whole.encode("utf-16"),
+            "UTF-16 without a mark": whole.encode("utf-16-le"),
+            "Excel's sep=": "sep=,\n" + whole,
+            "no header": "\n".join(rows[1:]),
+            "other columns": whole.replace("FILENAME,IDENTITY", "Image Path,Ground-Truth"),
+        }
+        | {
+            f"names {what}": "\n".join(
+                [rows[0], *(",".join([write(row.split(",")[0]), *row.split(",")[1:]]) for row in rows[1:])]
+            )
+            for what, write in SPELLINGS.items()
+        }
+    )
     bad = {  # refused, with the file's name
         "Latin-1": (whole + f"{last},").encode() + b"L\xe9A\n",
-        "UTF-16": whole.encode("utf-16"),
+        "UTF-16 cut short": whole.encode("utf-16")[:-1],
         "open quote": (whole + f'{last},"A\n').encode(),
         "quote over rows": (rows[0] + f'\n{last},"A\n' + "\n".join(rows[1:]) + '\nz.jpg,"B\n').encode(),
         "no IDENTITY": whole.replace("IDENTITY", "NAME").encode(),
-        "no header": "\n".join(rows[1:]).encode(),
+        "unknown columns": whole.replace("FILENAME,IDENTITY", "SCAN,READING").encode(),
+        "names of no picture": re.sub("TRAIN_", "OTHER_", whole).encode(),
         "a cell too many": (whole + f"{last},A,B\n").encode(),
         "empty": b"",
         "bytes": bytes(range(256)) * 10,
@@ -403,9 +434,88 @@ def readings(folder: Path) -> Iterator[Row]:
     yield f"SIGKILL, {done} times in one reading with --resume: the same texts", done, done * (texts[0] == texts[1])
 
 
+def names(folder: Path) -> Iterator[Row]:
+    """The labels of predict.py with names as people write them; folders with what systems leave there."""
+    whole, data = trained(folder), folder / "data"
+    rows = (data / "CSV/written_name_test.csv").read_text(encoding="utf-8").splitlines()[1:]
+    labels, good = folder / "labels.csv", 0
+
+    def score(*flags: str) -> str:
+        out = must(whole, "predict.py", "data/test_v2/test", "--labels", str(labels), "--device", "cpu", *flags)
+        return re.search("CER .*", out)[0]
+
+    scores = []
+    for write in (str, *SPELLINGS.values()):
+        cells = [row.split(",") for row in rows]
+        text = "".join(f"{write(name).replace('train', 'test')},{text}\n" for name, text in cells)
+        labels.write_text("FILENAME,IDENTITY\n" + text, encoding="utf-8")
+        scores.append(score())
+    good = sum(each == scores[0] for each in scores[1:])
+    yield "spellings of names in --labels: the same score", len(SPELLINGS), good
+    labels.write_text("FILENAME,IDENTITY\nelsewhere/1.jpg,LEA\n")
+    status, _, errors = run(whole, "predict.py", "data/test_v2/test", "--labels", str(labels))
+    yield "labels that name no picture: one line", 1, status == 1 and clean(errors)
+
+    left = ("._a.jpg", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg", "@eaDir/a.jpg", ".hidden/a.jpg", "#recycle/a.jpg")
+    pages = folder / "pages"
+    for page in ("1", "2"):
+        shutil.copytree(data / "test_v2/test", pages / page)
+        for name in left:
+            (pages / page / name).parent.mkdir(exist_ok=True)
+            (pages / page / name).write_bytes(b"\0\5\26\7")
+    must(folder, "predict.py", "pages/1", "pages/2", "./pages/1", "--model-path", "whole/htr_crnn_mini.pth")
+    found = [name for name, row in table(folder / "output/predictions.csv").items() if not row["ERROR"]]
+    yield "files that systems leave in folders: passed over", 2 * len(left), 2 * len(left) * (len(found) == 100)
+
+
+def drives(folder: Path) -> Iterator[Row]:
+    """Training, continuing and reading where files cannot be locked and folders not be synced."""
+    numbers = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO, errno.ENOSYS)
+    good = 0
+    for number in numbers:
+        other, env = run_of(folder, f"drive-{number}"), os.environ | without_locks(folder / "shim", number)
+        commands = [("train.py", *SMALL, "--epochs", "5"), ("continue_train.py", "--epochs", "7"),
+                    ("predict.py", "data/test_v2", "--device", "cpu")]  # fmt: skip
+        done = [run(other, *command, env=env) for command in commands]
+        said = all(status == 0 and out.count("the drive of") == 1 for status, out, _ in done)
+        weights = [load_checkpoint(each / "htr_crnn_mini.last.pth")["model"] for each in (trained(folder), other)]
+        good += said and same(*weights)
+    yield "drives without locks and sync: the same end, said once", len(numbers), good
+
+
+def runs(folder: Path) -> Iterator[Row]:
+    """Runs of names that are alike, other data, and too few labels to calibrate on."""
+    other, alike = run_of(folder, "alike"), ["lr0.001", "lr0.002", "a.pth", "a.pt", "v1.2/names.v1", "v1.2/names.v2"]
+    for name in alike:
+        must(other, "train.py", *SMALL, "--epochs", "1", "--model-path", name, "--seed", str(alike.index(name)))
+    for name in alike:
+        must(other, "continue_train.py", "--epochs", "1", "--model-path", name)
+    states = [load_checkpoint(other / f"{name.removesuffix('.pth')}.last.pth") for name in alike]
+    good = sum(state["config"]["SEED"] == n and state["epoch"] == 2 for n, state in enumerate(states))
+    yield "runs whose names differ after a point: each its own state", len(alike), good
+
+    other = run_of(folder, "other-data", copy=True)
+    draw_dataset(other / "new", seed=9, sizes={"train": 200, "validation": 50, "test": 5})
+    out = must(other, "continue_train.py", "--epochs", "1", "--data-dir", "new")
+    kept = load_checkpoint(other / "htr_crnn_mini.pth")["epoch"] == 13 and "start anew" in out
+    yield "a run that continues on other data: its weights are kept", 1, kept
+
+    before = SHIPPED_WEIGHTS.read_bytes()
+    (other / "labels.csv").write_text("".join(f"TEST_0000{n}.jpg,WRONG\n" for n in range(1, 4)))
+    flags = ("predict.py", "data/test_v2/test", "--labels", "labels.csv", "--calibrate", "--model-path")
+    done = [run(other, *flags, path) for path in ("htr_crnn_mini.pth", str(SHIPPED_WEIGHTS))]
+    refused = sum(status == 1 and clean(errors) and "at least 50" in errors for status, _, errors in done)
+    yield (
+        "calibration on three labels: refused, the shipped weights as they were",
+        2,
+        refused * (SHIPPED_WEIGHTS.read_bytes() == before),
+    )
+
+
 FAULTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "kills": kills, "signals": signals, "disk": disk, "damage": damage, "locks": locks, "hostile": bad_files,
     "fuzz": fuzz, "tables": tables, "readings": readings,
+    "names": names, "drives": drives, "runs": runs,
 }  # fmt: skip
 
 

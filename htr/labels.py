@@ -192,7 +192,7 @@ def layout_of(path: Path) -> Layout:
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
     lines = [line for line in text.splitlines() if line.strip()][:3]
     separators, skipped = ",;\t", 0
-    if lines and (said := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(" "))):  # a line of Excel's own
+    if lines and (said := re.fullmatch(r'"?sep=([,;|\t])"?', lines[0].strip(" "))):  # a line of Excel's own
         separators, skipped = said[1], 1
         lines = lines[1:]
     first = lines[0] if lines else ""
@@ -256,6 +256,12 @@ def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
         raise HTRError(
             f"{path} has no column that is known to hold {what}: it has {printable(', '.join(table.columns), 200)};"
             f" call it {known[0].upper()}, {', '.join(known[1:-1])} or {known[-1]}"
+        )
+    if not header and (table.iloc[:, 2:] == "").any(axis=None):
+        line = (table.iloc[:, 2:] == "").any(axis=1).idxmax() + 1 + layout.skipped
+        raise HTRError(
+            f"{path}, line {line}: not all rows have the same number of cells; put texts that hold a"
+            f" {layout.separator!r} in quotes, or name the columns in a first row"
         )
     table = table.iloc[:, places].set_axis(["FILENAME", "IDENTITY"], axis=1)
     for column in table:

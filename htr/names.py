@@ -112,7 +112,8 @@ class Pictures:
         self.folders = [[os.path.join(os.path.abspath(folder), "") for folder in group] for group in folders]
         self.by_path = {path: place for place, path in enumerate(self.paths)}
         self.parts: list[list[str]] = []  # of the paths; filled in when first needed
-        self.indices: dict[int, dict[str, list[int]]] = {}  # for each way to compare, files by the last part
+        # For each way to compare: files by the last so many parts of their paths, or by all below a folder (0).
+        self.indices: dict[tuple[int, int], dict[tuple[str, ...], list[int]]] = {}
 
     def match(self, names: Iterable[str]) -> Matches:
         """Which files the names in a table mean."""
@@ -143,22 +144,30 @@ class Pictures:
                 return sorted(fitting), SURE
         parts = parts_of(name)
         for way in range(len(COMPARED)) if parts else ():
-            if fitting := self._ending_with(parts, way):
+            if fitting := self._same(parts, len(parts), way):
                 return self._nearest(fitting, len(parts)), SURE
         for way in range(len(COMPARED)) if parts and ABSOLUTE.match(name.strip()) else ():
             if fitting := self._moved(parts, way):
                 return fitting, self._run(fitting[0], parts, way)
         return [], SURE
 
-    def _same_last(self, part: str, way: int) -> list[int]:
-        """The files whose names agree with the last part of a path."""
+    def _same(self, parts: Sequence[str], length: int, way: int) -> list[int]:
+        """The files whose paths end with these `length` parts; with length 0 those that they are below a folder."""
         normal, with_suffix = COMPARED[way]
-        if way not in self.indices:
+        if (way, length) not in self.indices:
             self.parts = self.parts or [path.split(os.sep) for path in self.paths]
-            index = self.indices[way] = defaultdict(list)
-            for place, (*_, last) in enumerate(self.parts):
-                index[normal(last if with_suffix else _without_suffix(last))].append(place)
-        return self.indices[way].get(normal(part), [])
+            index = self.indices[way, length] = defaultdict(list)
+            for place, path in enumerate(self.parts):
+                for count in [length] if length else sorted(self._depths(place)):
+                    *folders, last = path[-count:]
+                    end = (*map(normal, folders), normal(last if with_suffix else _without_suffix(last)))
+                    index[end].append(place)
+        return self.indices[way, length].get(tuple(map(normal, parts)), [])
+
+    def _depths(self, place: int) -> set[int]:
+        """How many parts of the file's path are below the folders that it is in."""
+        folders = (folder for group in self.folders for folder in group if self.paths[place].startswith(folder))
+        return {len(self.parts[place]) - folder.count(os.sep) for folder in folders}
 
     def _run(self, place: int, parts: Sequence[str], way: int) -> int:
         """How many parts before the last one agree with those of the file's path, from the end."""
@@ -169,29 +178,24 @@ class Pictures:
             run += 1
         return run
 
-    def _ending_with(self, parts: Sequence[str], way: int) -> list[int]:
-        """The files whose path ends with `parts`."""
-        return [n for n in self._same_last(parts[-1], way) if self._run(n, parts, way) == len(parts) - 1]
-
-    def _depth(self, place: int, folder: str) -> int:
-        """How many parts of the file's path are below the folder; 0 where it is not there."""
-        return len(self.parts[place]) - folder.count(os.sep) if self.paths[place].startswith(folder) else 0
-
     def _nearest(self, places: list[int], depth: int) -> list[int]:
         """Of several files those that are `depth` parts below a folder of the highest rank possible."""
         for group in self.folders if len(places) > 1 else ():
-            if near := [n for n in places if any(self._depth(n, folder) == depth for folder in group)]:
+            below = {folder: folder.count(os.sep) + depth for folder in group}
+            near = [n for n in places if any(
+                self.paths[n].startswith(folder) and len(self.parts[n]) == count for folder, count in below.items()
+            )]  # fmt: skip
+            if near:
                 return near
         return places
 
     def _moved(self, parts: Sequence[str], way: int) -> list[int]:
         """The files whose path below one of the folders is the end of `parts`, of these the most alike."""
-        folders, runs = [folder for group in self.folders for folder in group], defaultdict(list)
-        for n in self._same_last(parts[-1], way):
-            run = self._run(n, parts, way)
-            if any(0 < self._depth(n, folder) <= run + 1 for folder in folders):
-                runs[run].append(n)
-        return runs[max(runs)] if runs else []
+        for length in range(len(parts), 0, -1):
+            if places := self._same(parts[-length:], 0, way):
+                runs = [self._run(n, parts, way) for n in places]
+                return [n for n, run in zip(places, runs, strict=True) if run == max(runs)]
+        return []
 
 
 def _without_suffix(name: str) -> str:

@@ -1,5 +1,6 @@
 """train.py and continue_train.py, run as a user runs them."""
 
+import errno
 import random
 import re
 import shutil
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, SMALL, same
+from drive import without_locks
 
 from utils import load_checkpoint, save_checkpoint
 
@@ -390,28 +392,10 @@ def test_a_dataset_of_links_is_read_where_that_is_meant(tmp_path, script, data_d
     assert "FOLLOW_LINKS" not in load_checkpoint(tmp_path / "htr_crnn_mini.pth")["config"]
 
 
-NO_LOCKS = """
-import errno, fcntl, os, stat
-
-def refuse(*_):
-    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-def fsync(descriptor, real=os.fsync):
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    return real(descriptor)
-
-fcntl.flock = fcntl.lockf = refuse
-os.fsync = fsync
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="such drives are POSIX's")
 def test_a_drive_without_locks_and_sync_is_no_hindrance(tmp_path, script, data_dir, four_epochs):
     """Training, continuing and predicting end as on any other, and each says once what is not promised there."""
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(NO_LOCKS)
-    env = {"PYTHONPATH": str(tmp_path / "shim")}
+    env = without_locks(tmp_path / "shim", errno.ENOLCK)
     said = (
         f"the drive of {tmp_path.resolve()} refuses to lock files and to write a folder through to the disk (No locks"
         " available): a second run on the same files would not be noticed and a power cut may take back what was saved"

@@ -136,6 +136,7 @@ def test_without_header_and_suffix_two_columns_are_picture_and_text(tmp_path):
             "no column that is known to hold pictures: it has SCAN, IDENTITY; call it FILENAME",
         ),
         (b"SCAN,READING\n1.jpg,A\n", "it has SCAN, READING"),
+        (b"1.jpg,A, B\n2.jpg,C\n", "line 2: not all rows have the same number of cells; put texts that hold a ','"),
         (b"A,1.jpg\nB,2.jpg\n", "no column that is known to hold pictures"),
         (b"1,A,x\n2,B,y\n", "no column that is known to hold pictures: it has 1, A, x"),
         (b"", "cannot be read"),

@@ -101,3 +101,11 @@ def test_parts_of_a_path():
 def test_suffixes():
     assert all(map(has_suffix, ("a.png", "A.JPG", "b.v2.tif", "x.heic")))
     assert not any(map(has_suffix, ("a", "png", ".png", "a.txt", "a.png.gz", "")))
+
+
+def test_many_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    files = [f"writer{n}/page/line.png" for n in range(2000)]
+    names = [name.replace("/", "\\").upper() for name in files]
+    assert pictures(tmp_path, files).match(names).places == list(range(2000))
+    moved = [f"/home/somebody/{name}" for name in files]
+    assert pictures(tmp_path, files).match(moved).places == list(range(2000))
