@@ -9,6 +9,7 @@ Training for 4 epochs, or for 2 and then for 2 more, gives the same weights, bit
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from config import DEMO, MORE_EPOCHS, Config, add_flags, typed_settings
@@ -50,7 +51,9 @@ def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> i
     model_path = str(run_of(model_path))
     path = last_path(model_path)
     if not (path.exists() or previous_path(model_path).exists()):
-        raise HTRError(f"there is no checkpoint {path}; train one with train.py")
+        earlier = Path(model_path).with_suffix(".last.pth")
+        renamed = f" (earlier versions called it {earlier}, which is there: rename it)" if earlier.exists() else ""
+        raise HTRError(f"there is no checkpoint {path}{renamed}; train one with train.py")
     with only_training(model_path):
         checkpoint = load_last(model_path)
         saved, alphabet = restore_settings(checkpoint, path)

@@ -464,11 +464,11 @@ def calibrate_on(job: Job, found: Found) -> Job:
     lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None
     texts = [text for _, text in labelled]
     target = Path(job.model_path)
-    if target.resolve().parent == SHIPPED_WEIGHTS.parent.resolve():
+    if target.resolve() == SHIPPED_WEIGHTS.resolve():
         target = Path(f"{target.stem}.calibrated.pth")
     with only_training(target):
         fitted = fitted_on(job.model_path, images, texts, lexicon, job.device, job.batch_size)
-        keep_fitted(fitted, job.model_path, target, len(images))
+        keep_fitted(fitted, job.model_path, target, sum(not isinstance(image, ImageError) for image in images))
     if target != Path(job.model_path):
         print(f"the shipped weights stay as they are: from now on read with --model-path {target}")
     return dataclasses.replace(job, model_path=target)

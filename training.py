@@ -52,13 +52,8 @@ from utils import (
     save_checkpoint,
 )
 
-MACHINE = (
-    "DATA_DIR",
-    "FOLLOW_LINKS",
-    "DEVICE",
-    "WORKERS",
-    "MINI_MODEL_PATH",
-)  # settings that mean nothing on another machine
+# Settings that mean nothing on another machine.
+MACHINE = ("DATA_DIR", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
 LOOK_EVERY = 16  # batches after which a GPU, or several processes, are asked how they are doing
 
@@ -169,6 +164,7 @@ def restore_state(
 
 
 def data_of(train_lines: Lines, validation_lines: Lines) -> str:
+    """Changes with the labels and the pictures of both sets."""
     return f"{train_lines.key} {validation_lines.key}"
 
 

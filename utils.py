@@ -119,8 +119,8 @@ def check_model_path(model_path: str | Path) -> None:
     path = Path(model_path)
     if path.is_dir():
         raise HTRError(f"{path} is a folder: name a file in it with --model-path")
-    if path.resolve().parent == SHIPPED_WEIGHTS.parent.resolve():
-        raise HTRError(f"{path} lies with the shipped weights, which stay as they are: choose another --model-path")
+    if path.resolve() == SHIPPED_WEIGHTS.resolve():
+        raise HTRError(f"{path} holds the shipped weights, which stay as they are: choose another --model-path")
     if run_of(path) != path:
         raise HTRError(f"{path} is the name of a state of {run_of(path)}: choose another --model-path")
     twin = beside(path, "pth") if path.suffix != ".pth" else path.with_suffix("")

@@ -293,6 +293,14 @@ def test_runs_of_any_names_keep_to_themselves(tmp_path, script, data_dir):
     assert "error: lr0.001.last.pth is the name of a state of lr0.001: choose another --model-path" in done.stderr
 
 
+def test_a_state_of_an_earlier_version_is_named(tmp_path, script, trained):
+    """They called it after the name without its ending, whatever that was."""
+    shutil.copy(trained / "htr_crnn_mini.last.pth", tmp_path / "a.last.pth")
+    done = script(tmp_path, "continue_train.py", "--model-path", "a.pt", check=False)
+    assert done.returncode == 1
+    assert "no checkpoint a.pt.last.pth (earlier versions called it a.last.pth, which is there: rename" in done.stderr
+
+
 def other_labels(data_dir, target):
     """The same pictures with other labels, in the same letters."""
     shutil.copytree(data_dir, target)

@@ -100,6 +100,7 @@ def test_the_run_of_a_state_is_known_by_its_name(tmp_path, name):
     path.touch()
     assert run_of(last_path(path)) == run_of(previous_path(path)) == run_of(path) == path
     check_model_path(path)
+    check_model_path(SHIPPED_WEIGHTS.parent / name)
 
 
 def test_a_run_does_not_take_the_files_of_another(tmp_path):
@@ -114,7 +115,6 @@ def test_a_run_does_not_take_the_files_of_another(tmp_path):
         (tmp_path / "folder", "is a folder"),
         ("", "is a folder"),
         (SHIPPED_WEIGHTS, "shipped weights, which stay as they are"),
-        (SHIPPED_WEIGHTS.parent / "new.pth", "shipped weights, which stay as they are"),
     ):
         with pytest.raises(HTRError, match=f"{reason}.*--model-path"), only_training(path):
             pass
