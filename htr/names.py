@@ -80,13 +80,13 @@ class Matches:
         """A sentence for each kind of name that means no file; `there` are the names of files."""
         said = []
         if self.unknown:
-            called = f", which are called {_quoted(there[0])}" if there else ""
+            called = f"; the images are called {_quoted(there[0])} and so on" if there else ""
             said.append(
-                f"{what} that name none of the images: {len(self.unknown):,} (such as {_quoted(self.unknown[0])};"
-                f" there are {len(there):,} images{called} for example)"
+                f"{what} that name none of the {len(there):,} images: {len(self.unknown):,}, such as"
+                f" {_quoted(self.unknown[0])}{called}"
             )
         if self.ambiguous:
-            said.append(f"{what} that fit several images: {len(self.ambiguous):,} (such as {self.ambiguous[0]})")
+            said.append(f"{what} that fit several images: {len(self.ambiguous):,}, such as {self.ambiguous[0]}")
         return said
 
 

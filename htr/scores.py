@@ -136,8 +136,7 @@ class Truth:
                 self.labels.setdefault(names[place], text)
         self.notes = matches.lines(names)
         if not self.labels:
-            reason = "; ".join(self.notes) or "it holds no text"
-            raise HTRError(f"{labels_csv} labels none of the images that were found: {reason}")
+            raise HTRError(f"{labels_csv} does not fit: {'; '.join(self.notes) or 'it holds no text'}")
         if repeated:
             self.notes.append(f"labels for a file that had one already, passed over: {repeated:,}")
         self.comparison = Comparison()

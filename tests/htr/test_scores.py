@@ -75,16 +75,15 @@ def test_what_does_not_fit_is_counted_and_nothing_is_an_error(tmp_path):
     truth = Truth(table, RULES, files)
     assert truth.labels == {"c.png": "LEO"}
     assert truth.notes == [
-        "labels that name none of the images: 1 (such as 'nowhere.png'; there are 3 images, which are called 'a/1.png'"
-        " for example)",
-        "labels that fit several images: 1 (such as '1.png': a/1.png or b/1.png)",
+        "labels that name none of the 3 images: 1, such as 'nowhere.png'; the images are called 'a/1.png' and so on",
+        "labels that fit several images: 1, such as '1.png': a/1.png or b/1.png",
     ]
     for content, reason in (
-        ("nowhere.png,MAX\n", "such as 'nowhere.png'; there are 3 images, which are called 'a/1.png'"),
+        ("nowhere.png,MAX\n", "such as 'nowhere.png'; the images are called 'a/1.png' and so on"),
         ("1.png,LEA\n", "'1.png': a/1.png or b/1.png"),
         ("c.png,EMPTY\n", "it holds no text"),
     ):
         table.write_text("FILENAME,IDENTITY\n" + content)
-        with pytest.raises(HTRError, match="labels none of the images") as error:
+        with pytest.raises(HTRError, match="does not fit") as error:
             Truth(table, RULES, files)
         assert reason in str(error.value)
