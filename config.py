@@ -40,7 +40,7 @@ class Config:
     TEST_IMG_DIR: ClassVar[str] = "test_v2/test"  # under DATA_DIR
 
     # data
-    DATA_DIR: str = _setting(".", "folder of the dataset: CSV/, train_v2/, validation_v2/, test_v2/")
+    DATA_DIR: str = _setting(".", "folder of the dataset, in the Kaggle layout or any other, or its label table")
     FOLLOW_LINKS: bool = _setting(False, "also read images that are links to files or folders outside of the dataset")
     NUM_SAMPLES: int = _setting(5000, "training images, drawn at random; 0 = all", least=0)
     VALIDATION_SAMPLES: int = _setting(1000, "validation images, drawn at random; 0 = all", least=0)

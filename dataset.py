@@ -21,16 +21,17 @@ from tqdm import tqdm
 from config import Config
 from htr.files import Listing, file_name, list_files, only_writer
 from htr.images import PREPROCESSING, Geometry, ImageError, read_images
-from htr.labels import LabelRules, read_labels
-from htr.names import Pictures
+from htr.labels import LabelRules
+from htr.names import Matches, Pictures
 from htr.packed import PackedImages
 from htr.scripts import HTRError, printable
+from htr.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
 
-WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
 WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
 SAMPLED_BYTES = 200  # files whose bytes tell data apart, beside the sizes of all
+MOST_VALIDATED = 1000  # lines of a source without a split
 MOST_LOST = 0.05  # share of missing or unreadable images above which training stops
 
 Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image of that width
@@ -49,28 +50,14 @@ def label_rules(config: Config) -> LabelRules:
 # ------------------------------------------------------------------------------------------------- files
 
 
-def _first_existing(candidates: Sequence[Path], what: str) -> Path:
-    for path in candidates:
-        if path.exists():
-            return path
-    tried = ", ".join(str(path) for path in candidates)
-    raise HTRError(
-        f"no {what} found; tried {tried}; {WHERE_TO_GET_IT}: name its folder with --data-dir, or use --demo to draw"
-        " a small dataset without a download"
-    )
-
-
 def find_labels(data_dir: str | os.PathLike, split: str) -> Path:
-    """The label CSV of `split` (train, validation, test) in either layout. Raises HTRError with all paths tried."""
-    names = (f"written_name_{split}.csv", f"written_name_{split}_v2.csv")
-    folders = (Path(data_dir, "CSV"), Path(data_dir))
-    return _first_existing([folder / name for folder in folders for name in names], f"label file of the {split} set")
+    """The Kaggle dataset's label CSV of `split` (train, validation, test). Raises HTRError with all paths tried."""
+    return first_existing(kaggle_tables(data_dir, split), f"label file of the {split} set")
 
 
 def find_images(data_dir: str | os.PathLike, split: str) -> Path:
-    """The image folder of `split`, nested or flat. Raises HTRError with all paths tried."""
-    folders = [Path(data_dir, f"{split}_v2", split), Path(data_dir, f"{split}_v2")]
-    return _first_existing(folders, f"image folder of the {split} set")
+    """The Kaggle dataset's image folder of `split`, nested or flat. Raises HTRError with all paths tried."""
+    return first_existing(kaggle_folders(data_dir, split), f"image folder of the {split} set")
 
 
 # ------------------------------------------------------------------------------------------------- lines
@@ -81,8 +68,9 @@ class Lines:
     """Images of lines with their texts.
 
     images: grey uint8 (H, W_i); texts: cleaned labels; filenames: as in the CSV;
-    counts: what became of each row of the CSV, by reason; its values sum to the number of rows. key: changes with the
-    texts and pictures, on whatever machine they are.
+    counts: what became of each row of the table, by reason; its values sum to the number of rows. key: changes with the
+    texts and pictures, on whatever machine they are. labels: how often each text occurs in all rows of the split.
+    source: where they come from.
     """
 
     filenames: list[str]
@@ -90,9 +78,17 @@ class Lines:
     texts: list[str]
     counts: Counter
     key: str = ""
+    labels: Counter = field(default_factory=Counter)
+    source: Source | None = None
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def origin(self, validation: "Lines", seed: int) -> str:
+        """How the data was understood, of a training and a validation set."""
+        if self.source.whole:
+            return f"{self.source}, of which a tenth validates, drawn with seed {seed}"
+        return f"{self.source}; validation: {validation.source}"
 
     def summary(self) -> str:
         parts = [f"{count:,} {reason}" for reason, count in self.counts.items() if count]
@@ -120,8 +116,9 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     before. More than `in_memory` images are kept in a file under CACHE_DIR. Raises HTRError where nothing is usable, or
     where more than 5 % of the images are missing or unreadable.
     """
-    csv, folder = find_labels(config.DATA_DIR, split), find_images(config.DATA_DIR, split)
-    candidates, counts = labelled_images(config, csv, folder)
+    source = find_source(config.DATA_DIR, split)
+    folder = source.folder
+    candidates, counts, labels = labelled_images(config, source, split)
     # In a random order, read one by one until enough are usable: a random sample of the usable rows without reading
     # the images of the others.
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(config.SEED)).tolist()
@@ -136,7 +133,9 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     else:
         packed, sample = keep_in_file(split, fingerprint(config, folder, candidates, wanted), images, sample)
     used = [candidates[i] for i in sample.used]
-    lines = Lines([name for name, _ in used], packed, [text for _, text in used], counts, key_of(folder, used))
+    lines = Lines(
+        [name for name, _ in used], packed, [text for _, text in used], counts, key_of(folder, used), labels, source
+    )
     if sample.pages:
         print(f"{split}: {sample.pages:,} pages after the first of a file, not read")
     counts["used"] = len(lines)
@@ -150,32 +149,33 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
             f" {printable(candidates[first][0], 200)} ({reason}): copy or unpack the dataset again"
         )
     if not lines:
-        raise HTRError(f"{csv} has no usable row: {lines.summary()}")
+        raise HTRError(f"{source.name} has no usable row: {lines.summary()}")
     return lines
 
 
-def labelled_images(config: Config, csv: Path, folder: Path) -> tuple[list[tuple[str, str]], Counter]:
-    """The (path below `folder`, text) of the rows whose image is there, and what became of the other rows.
+def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tuple[str, str]], Counter, Counter]:
+    """The (path below the source's folder, text) of the rows of a split whose image is there.
 
-    Raises HTRError where more than 5 % of the images are missing.
+    Also returns what became of the other rows, and how often each text occurs in the split. Raises HTRError where more
+    than 5 % of the images are missing.
     """
-    rules, listing = label_rules(config), list_files(folder, config.FOLLOW_LINKS)
+    rules, folder, listing = label_rules(config), source.folder, list_files(source.folder, config.FOLLOW_LINKS)
     names = [file_name(path) for path in listing.files]
     outside = set() if config.FOLLOW_LINKS else links_out(listing, folder, config.DATA_DIR)
     ignored_reason = "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order of the summary
-    table = read_labels(csv)
     rows = []
-    for filename, label in zip(table["FILENAME"], table["IDENTITY"], strict=True):
+    for filename, label in source.rows:
         text = rules.clean(label)
         if rules.hold_text(text):
             rows.append((filename, text))
         else:
             counts[ignored_reason if text else "blank"] += 1
     files = [(name, folder / path) for name, path in zip(names, listing.files, strict=True)]
-    matches = Pictures(files, ([csv.parent], [folder], [config.DATA_DIR])).match(name for name, _ in rows)
-    candidates, named = [], set()
+    matches = Pictures(files, ([source.base], [folder], [config.DATA_DIR])).match(name for name, _ in rows)
+    candidates, named, labels = [], set(), Counter()
     for place, (_, text) in zip(matches.places, rows, strict=True):
+        labels[text] += 1
         if place is None:
             continue
         if place in named:
@@ -191,18 +191,47 @@ def labelled_images(config: Config, csv: Path, folder: Path) -> tuple[list[tuple
         counts["name that fits several images"] = len(matches.ambiguous)
     if listing.linked_folders:
         print(f"linked folders in {folder} not searched: {len(listing.linked_folders):,}; --follow-links searches them")
-    lost = len(matches.unknown) + len(matches.ambiguous) + counts["link out of the dataset"]
-    if lost > MOST_LOST * max(1, lost + len(candidates)):
+    check_missing(source, matches, len(candidates), counts["link out of the dataset"], names)
+    if source.whole:
+        candidates, others, counts_as = split_of(candidates, split, config.SEED)
+        counts[counts_as] = len(others)
+        labels -= Counter(text for _, text in others)
+    return candidates, counts, labels
+
+
+def check_missing(source: Source, matches: Matches, found: int, links: int, names: Sequence[str]) -> None:
+    """Say which rows name no image. Raises HTRError where these are more than 5 %."""
+    lost = len(matches.unknown) + len(matches.ambiguous) + links
+    if lost > MOST_LOST * max(1, lost + found):
         reasons = matches.lines(names, "rows")
-        if counts["link out of the dataset"]:
-            reasons.append(f"files that are links out of it: {len(outside):,}, which --follow-links reads nevertheless")
+        if links:
+            reasons.append(f"files that are links out of it: {links:,}, which --follow-links reads nevertheless")
         raise HTRError(
-            f"{lost:,} of the {lost + len(candidates):,} images that {csv} names are not in {folder}:"
+            f"{lost:,} of the {lost + found:,} images that {source.name} names are not in {source.folder}:"
             f" {printable('; '.join(reasons))}: complete the folder, or name another with --data-dir"
         )
     for line in matches.lines(names, "rows"):
-        print(f"{csv.name}: {printable(line)}")
-    return candidates, counts
+        print(f"{Path(source.name).name}: {printable(line)}")
+
+
+def split_of(
+    candidates: Sequence[tuple[str, str]], split: str, seed: int
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]], str]:
+    """One set of lines that have no split, the others, and what these count as.
+
+    A tenth validates, 1 line at least and 1,000 at most. Which ones depends on the seed and their names alone, so that
+    a line keeps its set when others are added, as far as possible. Raises HTRError where there are fewer than 2.
+    """
+    if len(candidates) < 2:
+        raise HTRError(
+            f"there are {len(candidates)} labelled images, of which none can be kept for validation: label at least 2"
+        )
+    drawn = sorted(candidates, key=lambda line: hashlib.blake2b(f"{seed} {line[0]}".encode(errors="replace")).digest())
+    count = min(MOST_VALIDATED, max(1, round(len(candidates) / 10)))
+    kept = {name for name, _ in drawn[:count]}
+    validation = [line for line in candidates if line[0] in kept]
+    train = [line for line in candidates if line[0] not in kept]
+    return (train, validation, "kept for validation") if split == "train" else (validation, train, "for training")
 
 
 def links_out(listing: Listing, folder: Path, data_dir: str | os.PathLike) -> set[str]:

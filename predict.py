@@ -121,8 +121,8 @@ def main() -> int:
                         f" (default: {Config.TEST_IMG_DIR} in the dataset)")  # fmt: skip
     parser.add_argument("--demo", action="store_true", help="read the drawn test images, all in demo/")
     parser.add_argument("--output-dir", metavar="PATH", help="folder for the predictions (default: output)")
-    parser.add_argument("--labels", metavar="CSV", help="the true texts: adds them, scores, confusions and"
-                        " labels to check")  # fmt: skip
+    parser.add_argument("--labels", metavar="PATH", help="the true texts, a table or a folder that holds"
+                        " them: adds them, scores, confusions and labels to check")  # fmt: skip
     parser.add_argument("--lexicon", metavar="CSV", help="known names, alone, with a COUNT, or as labels: weighed"
                         " against what the network sees")  # fmt: skip
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look through the readings")

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,6 @@ from dataset import (
     IN_MEMORY,
     Lines,
     batches_by_width,
-    find_labels,
-    label_rules,
     load_lines,
     padded_width,
     to_ink,
@@ -37,7 +36,7 @@ from htr.labels import Alphabet
 from htr.lexicon import Lexicon
 from htr.packed import PackedImages
 from htr.scores import FEWEST, Score
-from htr.scripts import HTRError, Interrupted
+from htr.scripts import HTRError, Interrupted, printable
 from model import CRNN, ctc_loss, frames_needed, greedy_decode
 from reading import fitted_on, keep_fitted
 from utils import (
@@ -225,8 +224,9 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
     in_memory = IN_MEMORY if parallel.world() == 1 else 0  # processes share a file
     with parallel.first_process_first():
         train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, in_memory)
-        print(f"train: {train_lines.summary()}")
         validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory)
+        print(f"data: {printable(train_lines.origin(validation_lines, config.SEED))}")
+        print(f"train: {train_lines.summary()}")
         print(f"validation: {validation_lines.summary()}")
     used = Alphabet.of(train_lines.texts, config.VISUAL_ORDER)
     alphabet = alphabet or used
@@ -533,7 +533,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
         raise HTRError("no epoch had a finite validation loss, so no weights were kept: use a lower --learning-rate")
     if parallel.rank() == 0:
         draw_curves(state.history, beside(best_path, "curves.png"))
-        calibrate_on_validation(config, validation_lines)
+        calibrate_on_validation(config, validation_lines, train_lines.labels)
     print(f"best validation loss {state.best_loss:.3f}, kept in {best_path}")
 
 
@@ -595,16 +595,15 @@ def check_best(state: State) -> None:
             state.best_loss = float("inf")
 
 
-def calibrate_on_validation(config: Config, lines: Lines) -> None:
+def calibrate_on_validation(config: Config, lines: Lines, labels: Counter) -> None:
     """Calibrate the confidence of the best weights on the validation lines, and the weighing of a lexicon, for which
-    all training labels of the dataset stand in. Of too few lines nothing can be learned, which is said."""
+    all training labels stand in. Of too few lines nothing can be learned, which is said."""
     if len(lines) < FEWEST:
         print(
             f"{len(lines)} validation images are too few to calibrate the confidence on, which takes {FEWEST}:"
             " CONFIDENCE is the network's own probability"
         )
         return
-    known = Lexicon.load(find_labels(config.DATA_DIR, "train"), label_rules(config))
     path = config.MINI_MODEL_PATH
-    fitted = fitted_on(path, lines.images, lines.texts, known, config.DEVICE, config.BATCH_SIZE)
+    fitted = fitted_on(path, lines.images, lines.texts, Lexicon(labels), config.DEVICE, config.BATCH_SIZE)
     keep_fitted(fitted, path, path, len(lines))

@@ -240,6 +240,15 @@ def has_header(layout: Layout) -> bool:
     return len(layout.first) != 2 or any(map(has_suffix, [*layout.first, *layout.second[:1]]))
 
 
+def label_columns(path: str | os.PathLike) -> str:
+    """The names of the picture's and the text's column of a table that `read_labels` has read."""
+    layout = layout_of(Path(path))
+    if not has_header(layout):
+        return "no header"
+    places = (find_column(layout.first, names) for names in (PICTURE_COLUMNS, TEXT_COLUMNS))
+    return "columns " + " and ".join(layout.first[place] for place in places)
+
+
 def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
     """Read a label table into one with the columns FILENAME and IDENTITY, all text as it stands.
 

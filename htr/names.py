@@ -160,7 +160,7 @@ class Pictures:
             for place, path in enumerate(self.parts):
                 for count in [length] if length else sorted(self._depths(place)):
                     *folders, last = path[-count:]
-                    end = (*map(normal, folders), normal(last if with_suffix else _without_suffix(last)))
+                    end = (*map(normal, folders), normal(last if with_suffix else without_suffix(last)))
                     index[end].append(place)
         return self.indices[way, length].get(tuple(map(normal, parts)), [])
 
@@ -198,6 +198,7 @@ class Pictures:
         return []
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """A name without the suffix of a picture, if it has one."""
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in SUFFIXES | NOT_READ.keys() else name

@@ -12,9 +12,10 @@ from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import auroc, coverage_curve, expected_calibration_error
 from htr.direction import to_visual
-from htr.labels import LabelRules, read_labels
+from htr.labels import LabelRules
 from htr.names import Pictures
 from htr.scripts import HTRError
+from htr.sources import labels_of
 
 LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect
@@ -112,21 +113,21 @@ class Truth:
 
     labels: by the names of `files`. notes: what did not fit, a sentence each. Labels are cleaned as in training; blank
     and ignored ones do not count. Names mean what they mean in training, see `htr.names.Pictures`; of several labels
-    for a file the first counts. An image that could not be read counts as read with no text. Raises HTRError where the
-    table cannot be read or names none of the files.
+    for a file the first counts. An image that could not be read counts as read with no text. Raises HTRError where
+    `labels`, a table or a folder with labels, cannot be read or names none of the files.
     """
 
     def __init__(
         self,
-        labels_csv: str | os.PathLike,
+        labels: str | os.PathLike,
         rules: LabelRules,
         files: Sequence[tuple[str, Path]],
         folders: Iterable[str | os.PathLike] = (),
     ):
-        table = read_labels(labels_csv)
-        rows = zip(table["FILENAME"], map(rules.clean, table["IDENTITY"]), strict=True)
+        source = labels_of(Path(labels))
+        rows = ((name, rules.clean(text)) for name, text in source.rows)
         rows = [(name, text) for name, text in rows if rules.hold_text(text)]
-        matches = Pictures(files, (Path(labels_csv).parents[:1], folders, ("",))).match(name for name, _ in rows)
+        matches = Pictures(files, ([source.base], folders, ("",))).match(name for name, _ in rows)
         names = [name for name, _ in files]
         self.labels: dict[str, str] = {}
         repeated = 0
@@ -136,7 +137,7 @@ class Truth:
                 self.labels.setdefault(names[place], text)
         self.notes = matches.lines(names)
         if not self.labels:
-            raise HTRError(f"{labels_csv} does not fit: {'; '.join(self.notes) or 'it holds no text'}")
+            raise HTRError(f"{labels} does not fit: {'; '.join(self.notes) or 'it holds no text'}")
         if repeated:
             self.notes.append(f"labels for a file that had one already, passed over: {repeated:,}")
         self.comparison = Comparison()
