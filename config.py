@@ -16,6 +16,11 @@ SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 READING_BATCH_SIZE = 64  # more than in training: there are no gradients to keep
 
+# Settings that a run may change between epochs.
+CHANGEABLE = ("NUM_SAMPLES", "VALIDATION_SAMPLES", "BATCH_SIZE", "LEARNING_RATE", "LR_FACTOR", "LR_PATIENCE",
+              "LR_CYCLE", "LR_COOLDOWN", "WEIGHT_DECAY", "GRAD_CLIP", "INTERMEDIATE_LOSS", "EMA_DECAY", "DROPOUT",
+              "AUGMENT_STEPS", "ROTATION", "SHEAR", "SHRINK", "NEIGHBOURS", "BRIGHTNESS", "CONTRAST")  # fmt: skip
+
 
 def _setting(
     default: Any,

@@ -12,7 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from config import DEMO, MORE_EPOCHS, Config, add_flags, typed_settings
+from config import CHANGEABLE, DEMO, MORE_EPOCHS, Config, add_flags, typed_settings
 from htr.scripts import HTRError, run
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument(
         "--finish", action="store_true", help="train only the epochs that a stopped run still had to do"
     )
-    as_before = ("DATA_DIR", "FOLLOW_LINKS", "LEARNING_RATE", "GRAD_CLIP", "DEVICE", "WORKERS", "SAVE_EVERY")
+    as_before = ("DATA_DIR", "FOLLOW_LINKS", *CHANGEABLE, "DEVICE", "WORKERS", "SAVE_EVERY")
     add_flags(
         parser,
         ("EPOCHS", *as_before, "MINI_MODEL_PATH"),
@@ -45,18 +45,42 @@ def main() -> int:
 
 
 def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> int:
-    from training import check_best, check_data, describe, fit, load_data, load_last, restore_state
-    from utils import choose_device, has_device, last_path, only_training, previous_path, restore_settings, run_of
+    from training import (
+        change_settings,
+        check_best,
+        check_data,
+        describe,
+        fit,
+        judge_weights,
+        load_data,
+        load_last,
+        restore_state,
+        state_of_weights,
+    )
+    from utils import (
+        choose_device,
+        has_device,
+        last_path,
+        load_checkpoint,
+        only_training,
+        previous_path,
+        restore_settings,
+        run_of,
+    )
 
     model_path = str(run_of(model_path))
     path = last_path(model_path)
-    if not (path.exists() or previous_path(model_path).exists()):
+    whole = path.exists() or previous_path(model_path).exists()
+    if not whole and not Path(model_path).exists():
         earlier = Path(model_path).with_suffix(".last.pth")
         renamed = f" (earlier versions called it {earlier}, which is there: rename it)" if earlier.exists() else ""
-        raise HTRError(f"there is no checkpoint {path}{renamed}; train one with train.py")
+        raise HTRError(f"there is no checkpoint {path}{renamed}, nor {model_path}; train one with train.py")
     with only_training(model_path):
-        checkpoint = load_last(model_path)
+        checkpoint = load_last(model_path) if whole else load_checkpoint(model_path)
+        path = path if whole else Path(model_path)
         saved, alphabet = restore_settings(checkpoint, path)
+        if not whole:
+            saved = gentler(saved, typed.get("EPOCHS", MORE_EPOCHS))
         epochs = saved.EPOCHS if finish else checkpoint["epoch"] + typed.get("EPOCHS", MORE_EPOCHS)
         config = dataclasses.replace(saved, **typed | {"MINI_MODEL_PATH": model_path, "EPOCHS": epochs})
         if "DEVICE" not in typed and not has_device(config.DEVICE):
@@ -64,16 +88,32 @@ def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> i
             config = dataclasses.replace(config, DEVICE="auto")
         device = choose_device(config.DEVICE)
         train_lines, validation_lines, alphabet = load_data(config, alphabet)
-        state = restore_state(checkpoint, config, alphabet, device, path)
-        if "LEARNING_RATE" in typed:  # the optimizer's state restored the old one
-            for group in state.optimizer.param_groups:
-                group["lr"] = config.LEARNING_RATE
+        if whole:
+            state = restore_state(checkpoint, config, alphabet, device, path)
+            change_settings(state, saved, typed)
+            check_data(state, train_lines, validation_lines, more="NUM_SAMPLES" in typed)
+            check_best(state)
+        else:
+            print(
+                f"there is no {last_path(model_path)}: continuing from the weights alone, with a new optimizer at half"
+                " the learning rate"
+            )
+            state = state_of_weights(checkpoint, config, alphabet, device, path)
         print(describe(state))
-        check_data(state, train_lines, validation_lines)
-        check_best(state)
+        if not whole:
+            judge_weights(state, train_lines, validation_lines)
         print(f"continuing from {path} with epoch {state.epoch + 1}, best validation loss so far {state.best_loss:.3f}")
         fit(state, train_lines, validation_lines, config.EPOCHS)
     return 0
+
+
+def gentler(saved: Config, epochs: int) -> Config:
+    """Settings for that many epochs with an optimizer that has yet to learn how far to step.
+
+    Half the learning rate, which falls to 0 by the last of the epochs at the latest.
+    """
+    cycle = min(saved.LR_CYCLE, epochs)
+    return dataclasses.replace(saved, LEARNING_RATE=saved.LEARNING_RATE / 2, LR_CYCLE=cycle)
 
 
 if __name__ == "__main__":

@@ -162,6 +162,30 @@ class CRNN(nn.Module):
         return readings if all_readings else readings[-1], lengths
 
 
+@torch.no_grad()
+def grow_labels(weights: dict[str, Tensor], like: Sequence[int | None]) -> dict[str, Tensor]:
+    """The weights of a CRNN for more labels: those it has and, after them, `len(like)` new ones.
+
+    A new label begins with the weights of the label that it is like; where that is None, with none but the lowest of
+    the constants. Raises ValueError where the weights are not those of one number of labels.
+    """
+    classes = len(weights["shortcut.bias"])
+    sources = torch.tensor([0 if label is None else label + 1 for label in like], dtype=torch.long)
+    alike = torch.tensor([label is not None for label in like], dtype=torch.bool)
+    grown = dict(weights)
+    for name, weight in weights.items():
+        if name.startswith(("shortcut.", "heads.", "feedback.")):
+            place = 1 if name.startswith("feedback.") else 0  # the dimension of the classes
+            if weight.shape[place] != classes:
+                raise ValueError(f"{name} is not of {classes} classes")
+            new = weight.index_select(place, sources)
+            new = new * alike.view([-1 if n == place else 1 for n in range(weight.dim())])
+            if weight.dim() == 1:
+                new[~alike] = weight.min()
+            grown[name] = torch.cat([weight, new], place)
+    return grown
+
+
 # --------------------------------------------------------------------------------------------------- CTC
 
 

@@ -12,8 +12,9 @@ import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from config import DEMO, Config, add_flags, typed_settings
+from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
 from htr.scripts import run
 
 
@@ -21,39 +22,52 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train a handwriting reader from scratch.", allow_abbrev=False)
     parser.add_argument("--demo", action="store_true", help="draw a small dataset and train on it, all in demo/")
     parser.add_argument("--dry-run", action="store_true", help="check data and model, run one batch, write nothing")
+    parser.add_argument("--pretrained", nargs="?", const=SHIPPED_WEIGHTS, metavar="CHECKPOINT", help="start from the"
+                        " weights of a checkpoint, by default the shipped ones; characters of your labels that it lacks"
+                        " are added")  # fmt: skip
     add_flags(parser)
     args = parser.parse_args()
+    given = (DEMO if args.demo else {}) | typed_settings(args)
     try:
-        config = Config(**(DEMO if args.demo else {}) | typed_settings(args))
+        config = Config(**given)
     except ValueError as error:
         parser.error(str(error))
 
     from htr import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes():
-        return train(config, args.demo, args.dry_run)
+        return train(config, given, args)
 
 
-def train(config: Config, demo: bool, only_check: bool) -> int:
+def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> int:
     from htr import parallel
     from htr.synthetic import draw_dataset
-    from training import describe, dry_run, fit, load_data, new_state
-    from utils import choose_device, only_training
+    from training import describe, dry_run, fit, load_data, new_state, pretrained_settings, schedule, start_from
+    from utils import choose_device, load_checkpoint, only_training
 
     device = choose_device(config.DEVICE)
     with contextlib.ExitStack() as stack:
-        if not only_check:
+        if not args.dry_run:
             stack.enter_context(only_training(config.MINI_MODEL_PATH))
-        if demo:
-            if only_check:
+        if args.demo:
+            if args.dry_run:
                 config = dataclasses.replace(config, DATA_DIR=stack.enter_context(tempfile.TemporaryDirectory()))
             print(f"drawn names in {config.DATA_DIR}")
             with parallel.first_process_first():
                 draw_dataset(config.DATA_DIR)
-        train_lines, validation_lines, alphabet = load_data(config)
+        known = None
+        if args.pretrained:
+            checkpoint = load_checkpoint(args.pretrained)
+            config, known = pretrained_settings(checkpoint, config, given, args.pretrained)
+        train_lines, validation_lines, alphabet = load_data(config, known, grow=True)
+        if args.pretrained:
+            chosen = {name: value for name, value in schedule(len(train_lines)).items() if name not in given}
+            config = dataclasses.replace(config, **chosen)
         state = new_state(config, alphabet, device)
+        if args.pretrained:
+            start_from(state, checkpoint, known, args.pretrained)
         print(describe(state))
-        if only_check:
+        if args.dry_run:
             dry_run(state, train_lines, validation_lines)
             return 0
         if Path(config.MINI_MODEL_PATH).exists():

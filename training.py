@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from config import Config
+from config import CHANGEABLE, Config
 from dataset import (
     IN_MEMORY,
     Lines,
@@ -37,7 +37,7 @@ from htr.lexicon import Lexicon
 from htr.packed import PackedImages
 from htr.scores import FEWEST, Score
 from htr.scripts import HTRError, Interrupted, printable
-from model import CRNN, ctc_loss, frames_needed, greedy_decode
+from model import CRNN, ctc_loss, frames_needed, greedy_decode, grow_labels
 from reading import fitted_on, keep_fitted
 from utils import (
     autocast,
@@ -47,12 +47,15 @@ from utils import (
     load_checkpoint,
     memory_advice,
     previous_path,
+    restore_settings,
     restore_weights,
     save_checkpoint,
 )
 
 # Settings that mean nothing on another machine.
 MACHINE = ("DATA_DIR", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
+# Settings that weights are bound to.
+NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
 LOOK_EVERY = 16  # batches after which a GPU, or several processes, are asked how they are doing
 
@@ -137,11 +140,63 @@ def new_state(config: Config, alphabet: Alphabet, device: torch.device) -> State
     return State(config, alphabet, device, model, network, average, optimizer, scheduler, scaler, none, none)
 
 
+def pretrained_settings(
+    checkpoint: dict[str, Any], config: Config, given: Collection[str], path: str | Path
+) -> tuple[Config, Alphabet]:
+    """The settings for a new run that starts from a checkpoint's weights, whose network they describe; its alphabet.
+
+    Raises HTRError where one of these settings is `given` and another.
+    """
+    saved, alphabet = restore_settings(checkpoint, path)
+    for name in NETWORK:
+        if name in given and getattr(config, name) != getattr(saved, name):
+            flag = "--" + name.lower().replace("_", "-")
+            raise HTRError(f"{path} has {flag} {getattr(saved, name)}, which cannot change: leave {flag} out")
+    return dataclasses.replace(config, **{name: getattr(saved, name) for name in NETWORK}), alphabet
+
+
+def schedule(lines: int) -> dict[str, Any]:
+    """Settings for a run that starts from trained weights, by the number of its lines (benchmarks/README.md)."""
+    epochs = 20
+    return {
+        "LEARNING_RATE": 1e-3,
+        "EPOCHS": epochs,
+        "LR_CYCLE": epochs,
+        "AUGMENT_STEPS": 100,
+        "EMA_DECAY": 0.99,
+    }
+
+
+def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: str | Path) -> None:
+    """Give a run the weights of a checkpoint, whose alphabet its own begins with; says what is new.
+
+    Raises HTRError where they do not fit.
+    """
+    new = state.alphabet.characters[len(known) :]
+    alike = [known.like(character) for character in new]
+    weights = checkpoint.get("average", checkpoint.get("model", {}))
+    restore_weights(build_model(state.config, known), weights, path)  # which checks them
+    weights = grow_labels(weights, [None if like is None else known.characters.index(like) for like in alike])
+    for model in (state.model, state.average):
+        model.load_state_dict(weights)
+    print(f"starting from the weights of {path}")
+    if new:
+        begun = "".join(like for like in alike if like is not None)
+        print(f"new characters: {new!r}, {len(begun)} of them begun from {begun!r}")
+
+
 def plateau_rule(config: Config, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
     """At its start, with the rate that the optimizer has."""
-    # Once per cycle at most: a new cycle is worse than the end of the one before, until its rate falls.
-    rest = max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
-    return ReduceLROnPlateau(optimizer, factor=config.LR_FACTOR, patience=config.LR_PATIENCE, cooldown=rest)
+    options = {"factor": config.LR_FACTOR, "patience": config.LR_PATIENCE, "cooldown": rest_of(config)}
+    return ReduceLROnPlateau(optimizer, **options)
+
+
+def rest_of(config: Config) -> int:
+    """Epochs that the plateau rule waits after it reduced the rate.
+
+    Once per cycle at most: a new cycle is worse than the end of the one before, until its rate falls.
+    """
+    return max(0, config.LR_CYCLE - config.LR_PATIENCE - 1)
 
 
 def restore_state(
@@ -162,19 +217,70 @@ def restore_state(
     return state
 
 
+def state_of_weights(
+    checkpoint: dict[str, Any], config: Config, alphabet: Alphabet, device: torch.device, path: str | Path
+) -> State:
+    """A run that goes on from the weights of a best checkpoint alone, with a new optimizer and plateau rule.
+
+    Raises HTRError where they do not fit.
+    """
+    state = new_state(config, alphabet, device)
+    for model in (state.model, state.average):
+        restore_weights(model, checkpoint.get("model", {}), path)
+    try:
+        state.epoch, state.history = int(checkpoint["epoch"]), list(checkpoint["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise HTRError(f"{path} does not say how long it was trained: {error}") from error
+    return state
+
+
+def judge_weights(state: State, train_lines: Lines, validation_lines: Lines) -> None:
+    """Take the validation loss of a run's first weights for the best so far, so that worse ones never replace them."""
+    state.steps = state.epoch * math.ceil(len(train_lines) / state.config.BATCH_SIZE)  # about as many as there were
+    args = (validation_lines, state.alphabet, state.device, state.config.BATCH_SIZE)
+    state.best_loss, score = validate(state.average, *args)
+    state.scheduler.best = state.best_loss
+    print(f"validation loss {state.best_loss:.3f}, CER {score.cer:.4f} before the first epoch")
+
+
+def change_settings(state: State, saved: Config, names: Collection[str]) -> None:
+    """Apply the settings that are others than those of the run so far; says which, and what that means."""
+    config = state.config
+    for group in state.optimizer.param_groups:  # whose state restored the old ones
+        group["lr"] = config.LEARNING_RATE if "LEARNING_RATE" in names else group["lr"]
+        group["weight_decay"] = config.WEIGHT_DECAY
+    state.scheduler.factor, state.scheduler.patience = config.LR_FACTOR, config.LR_PATIENCE
+    state.scheduler.cooldown = rest_of(config)
+    if config.BATCH_SIZE != saved.BATCH_SIZE and state.batches_done:
+        print(f"another batch size in the middle of epoch {state.epoch + 1}, which starts anew")
+        state.batches_done, state.loss_sum = 0, 0.0
+    changed = [name for name in names if name in CHANGEABLE and getattr(config, name) != getattr(saved, name)]
+    if not changed:
+        return
+    values = (
+        f"--{name.lower().replace('_', '-')} {getattr(config, name)} instead of {getattr(saved, name)}"
+        for name in changed
+    )
+    print(f"from here on with {', '.join(values)}: the run is no longer what it would have been without a stop")
+
+
 def data_of(train_lines: Lines, validation_lines: Lines) -> str:
     """Changes with the labels and the pictures of both sets."""
     return f"{train_lines.key} {validation_lines.key}"
 
 
-def check_data(state: State, train_lines: Lines, validation_lines: Lines) -> None:
-    """Where the labels or pictures are not those of the run so far, start anew what was measured on them; says so."""
+def check_data(state: State, train_lines: Lines, validation_lines: Lines, more: bool = False) -> None:
+    """Where the labels or pictures are not those of the run so far, start anew what was measured on them; says so.
+
+    more: whether another number of training lines was asked for, which alone makes no other data.
+    """
     batches = math.ceil(len(train_lines) / state.config.BATCH_SIZE)
     other = state.data not in ("", data_of(train_lines, validation_lines))
+    same_validation = state.data.split(" ")[-1] == validation_lines.key
     if state.batches_done and (other or state.batches_done > batches):
         print(f"the data changed in the middle of epoch {state.epoch + 1}, which starts anew")
         state.batches_done, state.loss_sum = 0, 0.0
-    if other:
+    if other and not (more and same_validation):
         print(
             "the labels or pictures are not those of the run so far: the best loss and the plateau rule start anew, and"
             f" the weights of the next epoch replace {state.config.MINI_MODEL_PATH}"
@@ -212,10 +318,10 @@ def save_state(state: State) -> None:
 # -------------------------------------------------------------------------------------------------- data
 
 
-def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, Lines, Alphabet]:
+def load_data(config: Config, alphabet: Alphabet | None = None, grow: bool = False) -> tuple[Lines, Lines, Alphabet]:
     """Training lines, validation lines and the alphabet, by default that of the training texts; says what is left out.
 
-    Raises HTRError where a training text has characters that the given alphabet lacks.
+    With `grow`, a given alphabet gets the characters that it lacks; otherwise raises HTRError where there are such.
     """
 
     def fits(text: str, width: int) -> bool:
@@ -229,11 +335,11 @@ def load_data(config: Config, alphabet: Alphabet | None = None) -> tuple[Lines, 
         print(f"train: {train_lines.summary()}")
         print(f"validation: {validation_lines.summary()}")
     used = Alphabet.of(train_lines.texts, config.VISUAL_ORDER)
-    alphabet = alphabet or used
+    alphabet = alphabet.grown(used) if alphabet and grow else alphabet or used
     if unknown := "".join(sorted(set(used.characters) - set(alphabet.characters))):
         raise HTRError(
-            f"the training labels hold characters that the checkpoint's alphabet lacks, {unknown!r}: train from scratch"
-            " with train.py, or name the data that the checkpoint was trained on with --data-dir"
+            f"the training labels hold characters that the checkpoint's alphabet lacks, {unknown!r}: start a new run"
+            " from its weights with train.py --pretrained, or name the data that it was trained on with --data-dir"
         )
     print(f"alphabet: {len(alphabet)} characters {alphabet.characters!r}")
     unwritable = [text for text in validation_lines.texts if not alphabet.knows(text)]
@@ -273,7 +379,8 @@ def validate(
     model.eval()
     order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    sums = torch.zeros(len(batches), 6, dtype=torch.float64)  # a row per batch: any number of processes sums alike
+    columns = 2 + len(dataclasses.fields(Score))
+    sums = torch.zeros(len(batches), columns, dtype=torch.float64)  # a row a batch: any number of processes sums alike
     for n in range(parallel.rank(), len(batches), parallel.world()):
         images, widths, texts = make_batch(lines, batches[n], device)
         with autocast(device):
@@ -518,7 +625,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
                 break
             speed = (len(train_lines) - images_before) / (time.perf_counter() - started)
             best = end_epoch(state, len(train_lines), validation_lines)
-            print(f"epoch {state.epoch}/{epochs}: {epoch_line(state.history[-1], speed, best)}", flush=True)
+            several = any(" " in text for text in validation_lines.texts)
+            print(f"epoch {state.epoch}/{epochs}: {epoch_line(state.history[-1], speed, best, several)}", flush=True)
             if int(state.skipped):
                 print(f"epoch {state.epoch}: {int(state.skipped)} steps skipped because their gradient was not finite")
             state.skipped = torch.zeros_like(state.skipped)
@@ -563,7 +671,7 @@ def end_epoch(state: State, images: int, validation_lines: Lines) -> bool:
     pace = cooldown(state.epoch, config.LR_CYCLE, config.LR_COOLDOWN)  # at the start of the epoch
     learning_rate = pace * state.optimizer.param_groups[0]["lr"]
     state.epoch += 1
-    values = (state.epoch, state.loss_sum / images, loss, score.cer, score.exact, learning_rate)
+    values = (state.epoch, state.loss_sum / images, loss, score.cer, score.exact, learning_rate, score.wer)
     state.history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
     state.batches_done, state.loss_sum = 0, 0.0
     state.scheduler.step(loss)
@@ -576,10 +684,11 @@ def end_epoch(state: State, images: int, validation_lines: Lines) -> bool:
     return best
 
 
-def epoch_line(row: dict[str, float], speed: float, best: bool) -> str:
-    """What to print of an epoch."""
+def epoch_line(row: dict[str, float], speed: float, best: bool, words: bool = False) -> str:
+    """What to print of an epoch; with `words`, WER too."""
+    wer = f" WER {row['val_wer']:.4f}," if words else ""
     return (
-        f"train loss {row['train_loss']:.3f}, validation loss {row['val_loss']:.3f}, CER {row['val_cer']:.4f},"
+        f"train loss {row['train_loss']:.3f}, validation loss {row['val_loss']:.3f}, CER {row['val_cer']:.4f},{wer}"
         f" exact {row['val_exact']:.4f}, lr {row['learning_rate']:.1e}, {speed:.0f} images/s"
         + (", best so far" if best else "")
     )

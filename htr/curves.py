@@ -7,11 +7,11 @@ from pathlib import Path
 
 from htr.files import whole_file
 
-HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate")
+HISTORY_COLUMNS = ("epoch", "train_loss", "val_loss", "val_cer", "val_exact", "learning_rate", "val_wer")
 
 
 def write_history(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Write one row per epoch; losses are in nats per image."""
+    """Write one row per epoch; losses are in nats per image. What an earlier version did not measure stays empty."""
     with whole_file(path, newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, HISTORY_COLUMNS)
         writer.writeheader()

@@ -59,6 +59,17 @@ class Alphabet:
         pictured = map(to_visual, texts) if visual_order else texts
         return cls("".join(sorted(set().union(*pictured))), usual_ways(sorted(texts)) if visual_order else ())
 
+    def grown(self, other: "Alphabet") -> "Alphabet":
+        """With the characters of another one after its own, and the other's way of writing."""
+        new = (character for character in other.characters if character not in self._ids)
+        return Alphabet(self.characters + "".join(new), other.ways)
+
+    def like(self, character: str) -> str | None:
+        """A character that looks like one that may be missing: in the other case, or without its accent."""
+        plain = unicodedata.normalize("NFD", character)[0]
+        alike = (character, character.upper(), character.lower(), plain, plain.upper(), plain.lower())
+        return next((each for each in alike if each in self._ids), None)
+
     def __len__(self) -> int:
         return len(self.characters)
 

@@ -25,20 +25,25 @@ FEWEST = 50  # labelled images from which on the confidence can be measured, and
 
 @dataclass
 class Score:
-    """CER (all edits / all reference characters) and exact match, over the pairs added so far."""
+    """CER (all edits / all reference characters), WER (the same of words) and exact match, over the pairs so far."""
 
     edits: int = 0
     characters: int = 0
     right: int = 0
     images: int = 0
+    word_edits: int = 0
+    words: int = 0
 
     def add(self, reference: str, reading: str) -> int:
         """Count one pair; returns its edit distance (Levenshtein).
 
         Texts from right to left are compared as they are pictured: those that look the same are the same.
         """
-        edits = Levenshtein.distance(to_visual(reference), to_visual(reading))
+        true, read = to_visual(reference), to_visual(reading)
+        edits = Levenshtein.distance(true, read)
         self.edits += edits
+        self.word_edits += Levenshtein.distance(true.split(), read.split())
+        self.words += len(true.split())
         self.characters += len(reference)
         self.right += edits == 0
         self.images += 1
@@ -47,6 +52,15 @@ class Score:
     @property
     def cer(self) -> float:
         return self.edits / max(1, self.characters)
+
+    @property
+    def wer(self) -> float:
+        return self.word_edits / max(1, self.words)
+
+    @property
+    def has_spaces(self) -> bool:
+        """Whether there are texts of several words: only then WER says more than exact match."""
+        return self.words > self.images
 
     @property
     def exact(self) -> float:
@@ -83,6 +97,8 @@ class Comparison:
     def lines(self, most: int = 8) -> list[str]:
         """What there is to report, a sentence a line, with the `most` frequent confusions."""
         said = [str(self.score)]
+        if self.score.has_spaces:
+            said.append(f"WER {self.score.wer:.4f} ({self.score.words:,} words)")
         if len(self.right) >= FEWEST:
             said.append(self.confidence_line())
         if self.confusions:

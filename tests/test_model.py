@@ -15,6 +15,7 @@ from model import (
     ctc_loss,
     frames_needed,
     greedy_decode,
+    grow_labels,
     log_probabilities,
     similar_labels,
 )
@@ -288,3 +289,26 @@ def test_overfits_one_batch(data_dir):
         optimizer.step()
     assert loss < 0.5
     assert [reading.labels for reading in greedy_decode(readings[-1], lengths)] == labels
+
+
+def test_grown_labels_leave_the_others_as_they_were():
+    """A label begun like another one has its logit; one that is like none has the lowest constant and no more."""
+    torch.manual_seed(0)
+    model = CRNN(3, 32, (4, 4, 4, 4, 8, 8), 8, 2, 0.0).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    grown = CRNN(5, 32, (4, 4, 4, 4, 8, 8), 8, 2, 0.0).eval()
+    grown.load_state_dict(grow_labels(model.state_dict(), [1, None]))
+    images, widths = torch.rand(2, 1, 32, 64), torch.tensor([64, 40])
+    (first, *_), _ = model(images, widths, all_readings=True)
+    (first_grown, *_), _ = grown(images, widths, all_readings=True)
+    assert torch.allclose(first_grown[..., :4], first, atol=1e-6)
+    assert torch.allclose(first_grown[..., 4], first[..., 2], atol=1e-6)  # the blank is class 0
+    assert (first_grown[..., 5] == model.shortcut.bias.min()).all()
+    assert same_shapes(grown.state_dict(), grow_labels(model.state_dict(), [None, None]))
+    with pytest.raises(ValueError, match="is not of"):
+        grow_labels(model.state_dict() | {"shortcut.bias": torch.zeros(9)}, [])
+
+
+def same_shapes(a, b) -> bool:
+    return {name: value.shape for name, value in a.items()} == {name: value.shape for name, value in b.items()}

@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, SMALL, same
 from drive import without_locks
 
+from config import SHIPPED_WEIGHTS
 from utils import load_checkpoint, save_checkpoint
 
 
@@ -419,3 +420,88 @@ def test_a_drive_without_locks_and_sync_is_no_hindrance(tmp_path, script, data_d
     assert done.stdout.count("the drive of") == 1
     assert "read 10 of 10 images" in done.stdout
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_weights_alone_continue_with_a_new_optimizer(tmp_path, script, trained, data_dir):
+    """As in the project's description. Worse weights never replace those it began with."""
+    shutil.copy(trained / "htr_crnn_mini.pth", tmp_path)
+    before = load_checkpoint(tmp_path / "htr_crnn_mini.pth")
+    flags = ("--data-dir", data_dir, "--device", "cpu")
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, *flags)
+    assert "there is no htr_crnn_mini.last.pth: continuing from the weights alone, with a new optimizer" in done.stdout
+    loss = float(re.search(r"validation loss (\d+\.\d+), CER .* before the first epoch", done.stdout)[1])
+    assert loss == pytest.approx(before["history"][-1]["val_loss"], abs=1e-3)
+    assert f"epoch {before['epoch'] + 1}/{before['epoch'] + 1}: " in done.stdout
+    after = load_checkpoint(tmp_path / "htr_crnn_mini.last.pth")
+    assert after["history"][:-1] == before["history"]
+    assert after["history"][-1]["learning_rate"] == pytest.approx(1e-3)
+    assert "continuing from htr_crnn_mini.last.pth" in script(tmp_path, "continue_train.py", "--epochs", 1).stdout
+
+    (tmp_path / "worse").mkdir()
+    shutil.copy(trained / "htr_crnn_mini.pth", tmp_path / "worse")
+    script(tmp_path / "worse", "continue_train.py", "--epochs", 1, *flags, "--learning-rate", 1)
+    kept = load_checkpoint(tmp_path / "worse" / "htr_crnn_mini.pth")
+    assert same(kept["model"], before["model"])
+
+
+def test_settings_may_change_between_epochs(tmp_path, script, trained):
+    copy_run(trained, tmp_path)
+    flags = ("--batch-size", 16, "--weight-decay", 0.1, "--lr-cycle", 0, "--num-samples", 50, "--shear", 0)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, *flags)
+    assert "--batch-size 16 instead of 8" in done.stdout
+    assert "--weight-decay 0.1 instead of 0.5" in done.stdout
+    assert "the run is no longer what it would have been without a stop" in done.stdout
+    assert "= 50 used" in done.stdout
+    assert "the labels or pictures are not those" not in done.stdout  # more of the same, and as validated before
+    before, after = (load_checkpoint(folder / "htr_crnn_mini.last.pth") for folder in (trained, tmp_path))
+    assert after["steps"] == before["steps"] + 4  # batches of 16
+    assert after["optimizer"]["param_groups"][0]["weight_decay"] == 0.1
+    assert after["history"][-1]["learning_rate"] == 2e-3
+    again = script(tmp_path, "continue_train.py", "--epochs", 1, "--batch-size", 16)
+    assert "instead of" not in again.stdout
+
+
+def test_a_batch_size_that_changes_within_an_epoch_starts_it_anew(tmp_path, script, trained):
+    copy_run(trained, tmp_path)
+    path = tmp_path / "htr_crnn_mini.last.pth"
+    save_checkpoint(load_checkpoint(path) | {"batches_done": 3, "loss_sum": 10.0}, path)
+    done = script(tmp_path, "continue_train.py", "--epochs", 1, "--batch-size", 20)
+    assert "another batch size in the middle of epoch 3, which starts anew" in done.stdout
+    assert load_checkpoint(path)["steps"] == load_checkpoint(trained / path.name)["steps"] + 2
+
+
+@pytest.mark.parametrize("name", ["htr_crnn_mini.pth", "htr_crnn_mini.last.pth"])
+def test_a_new_run_starts_from_weights(tmp_path, script, trained, data_dir, name):
+    """On labels with letters that they do not know; the optimizer, the history and the best loss are new."""
+    shutil.copytree(data_dir, tmp_path / "data")
+    for table in (tmp_path / "data" / "CSV").iterdir():
+        text = table.read_text(encoding="utf-8")
+        text = re.sub(",(.)(.*)", lambda row: f",{row[1]}{row[2].lower().replace('e', 'é')}", text)
+        table.write_text(text.replace("Idéntity", "IDENTITY"), encoding="utf-8")
+    flags = ("--data-dir", "data", "--no-uppercase", "--num-samples", 40, "--device", "cpu", "--epochs", 1)
+    done = script(tmp_path, "train.py", "--pretrained", trained / name, *flags)
+    old, new = load_checkpoint(trained / name), load_checkpoint(tmp_path / "htr_crnn_mini.last.pth")
+    assert f"starting from the weights of {trained / name}" in done.stdout
+    added = new["alphabet"].removeprefix(old["alphabet"])
+    assert new["alphabet"].startswith(old["alphabet"]) and "é" in added and "a" in added
+    assert (
+        f"new characters: {added!r}, {len(added)} of them begun from '{added.upper().replace('É', 'E')}'" in done.stdout
+    )
+    assert (new["epoch"], len(new["history"])) == (1, 1)
+    for setting in ("CNN_CHANNELS", "LSTM_HIDDEN", "IMG_HEIGHT"):
+        assert new["config"][setting] == old["config"][setting]
+    assert "read 10 of 10" in script(tmp_path, "predict.py", "data/test_v2").stdout
+
+
+def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trained, data_dir):
+    flags = ("--data-dir", data_dir, "--pretrained", trained / "htr_crnn_mini.pth", "--dry-run", "--num-samples", 40)
+    done = script(tmp_path, "train.py", *flags, "--lstm-hidden", 99, check=False)
+    assert done.returncode == 1
+    assert "has --lstm-hidden 16, which cannot change: leave --lstm-hidden out" in done.stderr
+    done = script(tmp_path, "train.py", *flags, "--lstm-hidden", 16)
+    assert "dry run" in done.stdout
+    done = script(tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", "--pretrained", "--num-samples", 40)
+    assert f"starting from the weights of {SHIPPED_WEIGHTS}" in done.stdout
+    missing = script(tmp_path, "train.py", "--pretrained", "nowhere.pth", "--data-dir", data_dir, check=False)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "there is no checkpoint nowhere.pth" in missing.stderr

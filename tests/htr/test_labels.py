@@ -21,6 +21,19 @@ def test_alphabet_round_trip():
         Alphabet("AA")
 
 
+def test_an_alphabet_grows_behind_what_it_has():
+    alphabet = Alphabet("BA-").grown(Alphabet.of(["ABßé"]))
+    assert alphabet.characters == "BA-ßé"
+    assert alphabet.grown(Alphabet("A")).characters == "BA-ßé"
+
+
+def test_characters_that_look_alike():
+    alphabet = Alphabet("AESb'")
+    likes = {c: alphabet.like(c) for c in "AaeéÉÄBsßx\u0160"}
+    assert likes == {"A": "A", "a": "A", "e": "E", "é": "E", "É": "E", "Ä": "A", "B": "b", "s": "S", "ß": None,
+                     "x": None, "\u0160": "S"}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("label", "cleaned"),
     [

@@ -27,6 +27,27 @@ def test_cer_and_exact_match(pairs, cer, exact):
     assert score.exact == pytest.approx(exact)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "wer", "spaces"),
+    [
+        ([("THE CAT SAT", "THE CAT SAT")], 0, True),
+        ([("THE CAT SAT", "THE HAT SAT")], 1 / 3, True),  # one word of three
+        ([("THE CAT SAT", "THECAT SAT")], 2 / 3, True),  # a space lost: one word for two
+        ([("THE CAT", "THE CAT SAT")], 1 / 2, True),
+        ([("A", ""), ("B C D", "B C D")], 1 / 4, True),  # not the mean of 1 and 0
+        ([("CAT", "HAT")], 1, False),
+    ],
+)
+def test_wer(pairs, wer, spaces):
+    score, comparison = Score(), Comparison()
+    for reference, reading in pairs:
+        score.add(reference, reading)
+        comparison.add("a.png", reading, 0.5, reference)
+    assert score.wer == pytest.approx(wer)
+    assert score.has_spaces == spaces
+    assert any(line.startswith(f"WER {wer:.4f} (") for line in comparison.lines()) == spaces
+
+
 def test_a_score_of_nothing_is_zero():
     assert (Score().cer, Score().exact) == (0, 0)
 
