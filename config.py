@@ -19,7 +19,8 @@ READING_BATCH_SIZE = 64  # more than in training: there are no gradients to keep
 # Settings that a run may change between epochs.
 CHANGEABLE = ("NUM_SAMPLES", "VALIDATION_SAMPLES", "BATCH_SIZE", "LEARNING_RATE", "LR_FACTOR", "LR_PATIENCE",
               "LR_CYCLE", "LR_COOLDOWN", "WEIGHT_DECAY", "GRAD_CLIP", "INTERMEDIATE_LOSS", "EMA_DECAY", "DROPOUT",
-              "AUGMENT_STEPS", "ROTATION", "SHEAR", "SHRINK", "NEIGHBOURS", "BRIGHTNESS", "CONTRAST")  # fmt: skip
+              "AUGMENT_STEPS", "ROTATION", "SHEAR", "SHRINK", "NEIGHBOURS", "BRIGHTNESS", "CONTRAST", "WARP",
+              "STROKE")  # fmt: skip
 
 
 def _setting(
@@ -113,6 +114,12 @@ class Config:
     )
     BRIGHTNESS: float = _setting(0.3, "augmentation: largest relative change of the ink", least=0, most=1)
     CONTRAST: float = _setting(0.3, "augmentation: largest relative change of the contrast", least=0, most=1)
+    WARP: float = _setting(
+        0.0, "augmentation: largest shift of a part of the line, as a share of its height", least=0, most=0.3
+    )
+    STROKE: float = _setting(
+        0.0, "augmentation: share of images whose strokes become thicker or thinner", least=0, most=1
+    )
 
     # running
     SAVE_EVERY: float = _setting(

@@ -63,6 +63,7 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
         if args.pretrained:
             chosen = {name: value for name, value in schedule(len(train_lines)).items() if name not in given}
             config = dataclasses.replace(config, **chosen)
+            print(f"{config.EPOCHS} epochs with settings for {len(train_lines):,} lines")
         state = new_state(config, alphabet, device)
         if args.pretrained:
             start_from(state, checkpoint, known, args.pretrained)

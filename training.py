@@ -156,15 +156,16 @@ def pretrained_settings(
 
 
 def schedule(lines: int) -> dict[str, Any]:
-    """Settings for a run that starts from trained weights, by the number of its lines (benchmarks/README.md)."""
-    epochs = 20
+    """Settings for a run that starts from trained weights, by the number of its lines.
+
+    One cycle, of fewer epochs the more lines there are, in small batches; of few lines much is made by augmentation.
+    """
+    epochs = min(120, max(10, round(850 / lines**0.5)))
     return {
-        "LEARNING_RATE": 1e-3,
-        "EPOCHS": epochs,
-        "LR_CYCLE": epochs,
-        "AUGMENT_STEPS": 100,
-        "EMA_DECAY": 0.99,
-    }
+        "EPOCHS": epochs, "LR_CYCLE": epochs, "LR_PATIENCE": epochs, "LEARNING_RATE": 1e-3, "BATCH_SIZE": 8,
+        "DROPOUT": 0.4, "EMA_DECAY": 0.99, "AUGMENT_STEPS": 100, "ROTATION": 4.0, "SHEAR": 25.0, "SHRINK": 0.6,
+        "WARP": 0.08, "STROKE": 0.7,
+    }  # fmt: skip
 
 
 def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: str | Path) -> None:
@@ -484,7 +485,14 @@ def seed_step(state: State) -> None:
 def strengths(config: Config) -> Strengths:
     """How strongly to augment."""
     return Strengths(
-        config.ROTATION, config.SHEAR, config.SHRINK, config.NEIGHBOURS, config.BRIGHTNESS, config.CONTRAST
+        config.ROTATION,
+        config.SHEAR,
+        config.SHRINK,
+        config.NEIGHBOURS,
+        config.BRIGHTNESS,
+        config.CONTRAST,
+        config.WARP,
+        config.STROKE,
     )
 
 

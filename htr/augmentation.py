@@ -23,6 +23,8 @@ class Strengths(NamedTuple):
     neighbours: float  # share of images that get a strip of another line
     brightness: float  # largest relative change of the ink
     contrast: float  # largest relative change of the contrast
+    warp: float = 0.0  # largest shift of a part of the line, as a share of its height, or of its width if that is less
+    stroke: float = 0.0  # share of images whose strokes become thicker or thinner
 
 
 def uniform(count: int, low: float, high: float) -> Tensor:
@@ -73,20 +75,41 @@ def affine_matrices(*rows: tuple) -> Tensor:
     return torch.stack(values, -1).view(-1, 3, 3)
 
 
-def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor, scales: Tensor) -> Tensor:
+def random_warp(most: Tensor, height: int, width: int) -> Tensor:
+    """Smooth random shifts of all pixels, of `most` (N,) pixels at most (Simard et al. 2003): (N, 2, height, width)."""
+    count, knots = len(most), (4, 2 + width // 32)
+    shifts = uniform(count * 2 * knots[0] * knots[1], -1, 1).view(count, 2, *knots)
+    shifts = F.interpolate(shifts, (height, width), mode="bicubic", align_corners=True).clamp(-1, 1)
+    return shifts * most[:, None, None, None]
+
+
+def change_strokes(images: Tensor, amounts: Tensor) -> Tensor:
+    """Make strokes thicker, up to a pixel on each side for an amount (N,) of 1, or thinner, down to -1."""
+    amounts = amounts[:, None, None, None].to(images.device)
+    thicker, thinner = F.max_pool2d(images, 3, 1, 1), -F.max_pool2d(-images, 3, 1, 1)
+    return torch.where(
+        amounts > 0, images.lerp(thicker, amounts.clamp(min=0)), images.lerp(thinner, -amounts.clamp(max=0))
+    )
+
+
+def random_affine(
+    images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor, scales: Tensor, warp: Tensor | None = None
+) -> Tensor:
     """Rotate, shear and shrink each image by its own amount, without cutting off a letter.
 
     images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). An image is shrunk until
-    it lies within its frame, and shifted by a random share of the room that is left. Returns (N, 1, H, W).
+    it lies within its frame, and shifted by a random share of the room that is left. With `warp` (N, 2, H, W), from
+    `random_warp`, pixels are shifted by so much besides, for which there is room. Returns (N, 1, H, W).
     """
     count, _, height, width = images.shape
     cos, sin, slant = angles.cos(), angles.sin(), slants.tan()
     # rotation @ shear = [[a, b], [c, d]]; extents of the frame's image under it.
     a, b, c, d = cos, cos * slant - sin, sin, sin * slant + cos
     extent_x, extent_y = a.abs() * widths + b.abs() * height, c.abs() * widths + d.abs() * height
-    scales = scales.minimum(widths / extent_x).minimum(height / extent_y)
-    shift_x = uniform(count, -1, 1) * (widths - scales * extent_x) / 2
-    shift_y = uniform(count, -1, 1) * (height - scales * extent_y) / 2
+    room = 0.0 if warp is None else 2 * warp.abs().amax((1, 2, 3))  # (N,)
+    scales = scales.minimum((widths - room) / extent_x).minimum((height - room) / extent_y)
+    shift_x = uniform(count, -1, 1) * (widths - room - scales * extent_x) / 2
+    shift_y = uniform(count, -1, 1) * (height - room - scales * extent_y) / 2
 
     centre_x, centre_y = (widths - 1) / 2, (height - 1) / 2
     from_centre = affine_matrices((1, 0, -centre_x), (0, 1, -centre_y))
@@ -100,6 +123,10 @@ def random_affine(images: Tensor, widths: Tensor, angles: Tensor, slants: Tensor
     x = torch.linspace(-1, 1, width, device=images.device)
     y = torch.linspace(-1, 1, height, device=images.device)[:, None]
     grid = by_x * x + (by_y * y + constant)  # (N, 2, H, W)
+    if warp is not None:
+        grid = (
+            grid + warp.to(images.device) * torch.tensor([1 / half_x, 1 / half_y], device=images.device)[:, None, None]
+        )
     grid = torch.stack(grid.unbind(1), 3)
     return F.grid_sample(images, grid, align_corners=True)
 
@@ -143,7 +170,10 @@ def augment(images: Tensor, widths: Tensor, strengths: Strengths, share: float) 
         torch.deg2rad(torch.tensor([angle for angle, _, _, _ in affine])),
         torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
         torch.tensor([scale for _, _, scale, _ in affine]),
+        random_warp(strengths.warp * widths.clamp(max=images.shape[2]), *images.shape[2:]) if strengths.warp else None,
     )
+    if strengths.stroke:
+        images = change_strokes(images, uniform(count, -0.7, 1) * (torch.rand(count) < strengths.stroke))
     factors = [(1 - strength, 1 + strength) for strength in (strengths.brightness, strengths.contrast)]
     jitter = torch.tensor([ColorJitter.get_params(*factors, None, None)[1:3] for _ in range(count)])
     images = color_jitter(images, widths, *jitter.T)

@@ -8,8 +8,10 @@ from htr.augmentation import (
     add_neighbours,
     augment,
     augmented_share,
+    change_strokes,
     color_jitter,
     random_affine,
+    random_warp,
 )
 
 DEFAULT = Strengths(rotation=2, shear=12, shrink=0.8, neighbours=0.25, brightness=0.3, contrast=0.3)
@@ -125,19 +127,58 @@ def test_the_share_grows_at_first_and_falls_with_the_rate():
     assert augmented_share(0, 1, 0) == 1
 
 
+@pytest.mark.parametrize("width", [9, 40, 300, 1500])
+def test_a_warp_is_smooth_and_cuts_nothing_off(width):
+    """A frame along the edges stays in the picture as a whole; neighbouring pixels move alike."""
+    torch.manual_seed(0)
+    count, height = 20, 48
+    warp = random_warp(torch.full((count,), 0.1 * min(width, height)), height, width)
+    assert warp.abs().max() <= 0.1 * min(width, height)
+    assert warp.abs().amax((1, 2, 3)).min() > 0.03 * min(width, height)
+    assert (warp[..., 1:] - warp[..., :-1]).abs().max() < 0.5
+    frame = torch.zeros(count, 1, height, width)
+    frame[:, :, [0, -1]] = 1
+    frame[..., [0, -1]] = 1
+    none, widths = torch.zeros(count), torch.full((count,), width)
+    out = random_affine(frame, widths, none, none, torch.ones(count), warp)
+    for picture in out[:, 0]:
+        edges = [(picture > 0.05)[:, line].any() for line in (0, -1)] + [
+            (picture > 0.05)[line].any() for line in (0, -1)
+        ]
+        assert sum(edges) <= 1 or width == 9
+        assert picture.sum() > 0.4 * frame[0].sum()
+    still = random_affine(frame, widths, none, none, torch.ones(count), torch.zeros_like(warp))
+    assert torch.allclose(still, random_affine(frame, widths, none, none, torch.ones(count)), atol=1e-5)
+
+
+def test_strokes_become_thicker_or_thinner():
+    ink = torch.zeros(1, 1, 20, 20)
+    ink[0, 0, :, 8:12] = 1
+
+    def columns(amount):
+        return change_strokes(ink, torch.tensor([float(amount)]))[0, 0, 10].tolist()
+
+    assert columns(0) == ink[0, 0, 10].tolist()
+    assert columns(1)[6:14] == [0, 1, 1, 1, 1, 1, 1, 0]
+    assert columns(0.5)[6:14] == [0, 0.5, 1, 1, 1, 1, 0.5, 0]
+    assert columns(-1)[6:14] == [0, 0, 0, 1, 1, 0, 0, 0]
+    assert columns(-0.5)[6:14] == [0, 0, 0.5, 1, 1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize("strengths", [DEFAULT, DEFAULT._replace(warp=0.1, stroke=0.7)])
 @pytest.mark.parametrize("share", [0.5, 1])
-def test_a_picture_stays_in_its_frame_and_in_range(share):
+def test_a_picture_stays_in_its_frame_and_in_range(share, strengths):
     images, widths = words(50)
     torch.manual_seed(0)
-    out = augment(images, widths, DEFAULT, share)
+    out = augment(images, widths, strengths, share)
     assert out.shape == images.shape
     assert out.min() >= 0
     assert out.max() <= 1
     for image, width in zip(out, widths.tolist(), strict=True):
         assert (image[..., width + 1 :] == 0).all()
-    assert not torch.equal(out, augment(images, widths, DEFAULT, share))
+    assert not torch.equal(out, augment(images, widths, strengths, share))
     torch.manual_seed(0)
-    assert torch.equal(out, augment(images, widths, DEFAULT, share))
+    assert torch.equal(out, augment(images, widths, strengths, share))
 
 
 def test_pictures_of_a_batch_change_each_in_its_own_way():
