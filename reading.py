@@ -21,9 +21,11 @@ from htr.confidence import FLOOR, Calibration, Trigrams
 from htr.images import Decoded, Found, ImageError, find_files, read_images
 from htr.labels import Alphabet
 from htr.lexicon import Choice, Lexicon, Prior, fit_prior
+from htr.names import Pictures
 from htr.report import LeastSure, write_report
 from htr.scores import FEWEST, LABEL_COLUMNS, Truth
 from htr.scripts import HTRError, Interrupted, WrongUse, printable
+from htr.sources import labels_of
 from htr.tables import Journal, Row, only_reading, write_predictions
 from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
 from utils import (
@@ -384,7 +386,24 @@ def write_page(outcome: Outcome) -> None:
     comparison = outcome.truth.comparison if outcome.truth else None
     path, total = Path(outcome.job.output_dir, "report.html"), len(outcome.least_sure)
     with tqdm(desc="report", total=total, unit="img", leave=False, disable=None) as bar:
-        write_report(path, outcome.least_sure, outcome.summary(), comparison, bar.update)
+        write_report(path, outcome.least_sure, outcome.summary(), comparison, bar.update, labelled_before(outcome))
+
+
+def labelled_before(outcome: Outcome) -> dict[str, str]:
+    """What labels.csv in the job's folders says already of its images, where no other labels were given."""
+    found, known = outcome.found, {}
+    for folder in found.folders if not outcome.job.labels else ():
+        table = Path(folder, "labels.csv")
+        if table.is_file():
+            try:
+                source = labels_of(table)
+            except HTRError as error:
+                print(f"{error}; what it labels is asked for again")
+                continue
+            matches = Pictures(found.files, ([folder],)).match(name for name, _ in source.rows)
+            for place, (name, text) in zip(matches.places, source.rows, strict=True):
+                known.setdefault(name if place is None else found.files[place][0], text)
+    return known
 
 
 # ------------------------------------------------------------------------------------------- calibration

@@ -335,7 +335,10 @@ def load_data(config: Config, alphabet: Alphabet | None = None, grow: bool = Fal
         print(f"data: {printable(train_lines.origin(validation_lines, config.SEED))}")
         print(f"train: {train_lines.summary()}")
         print(f"validation: {validation_lines.summary()}")
-    used = Alphabet.of(train_lines.texts, config.VISUAL_ORDER)
+    # Characters that only validation has may look like known ones, and count in the loss then.
+    used = Alphabet.of(
+        train_lines.texts + validation_lines.texts * (grow and alphabet is not None), config.VISUAL_ORDER
+    )
     alphabet = alphabet.grown(used) if alphabet and grow else alphabet or used
     if unknown := "".join(sorted(set(used.characters) - set(alphabet.characters))):
         raise HTRError(

@@ -6,7 +6,7 @@ import html
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from htr.levels import normalise_levels
 from htr.scores import Comparison
 
 MOST_SHOWN = 1000  # images on the page
-THUMBNAIL = (400, 48)  # pixels, at most
+THUMBNAIL = (1600, 160)  # pixels, at most: enough to read what one corrects
 
 
 class LeastSure:
@@ -118,10 +118,24 @@ def card(row: dict[str, Any], image: Path) -> dict[str, Any]:
     return item
 
 
+def as_json(value: Any) -> str:
+    """JSON in which no text can end the script that holds it."""
+    return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")
+
+
 def write_report(
-    path: Path, least_sure: LeastSure, summary: Sequence[str], comparison: Comparison | None, tick: Callable[[], Any]
+    path: Path,
+    least_sure: LeastSure,
+    summary: Sequence[str],
+    comparison: Comparison | None,
+    tick: Callable[[], Any],
+    labelled: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page: one file that opens offline. `tick` is called after each of its images."""
+    """Write the page: one file that opens offline, in which readings are confirmed and corrected.
+
+    labelled: texts by file that are known already; the page does not ask for them again, and saves them with its own.
+    `tick` is called after each of its images.
+    """
     items = []
     for row, image in least_sure.rows():
         items.append(card(row, image))
@@ -130,8 +144,8 @@ def write_report(
     if len(items) < least_sure.count:
         said.append(f"this page holds the {len(items):,} least sure of {least_sure.count:,} images")
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    data = json.dumps(items, ensure_ascii=True).replace("<", "\\u003c")  # so that no text can end the script
+    data = as_json(items)
     page = page.replace("<!--SUMMARY-->", "".join(f"<li>{html.escape(line)}</li>" for line in said))
     page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
     with whole_file(path, encoding="utf-8", errors="backslashreplace") as file:  # paths may hold any bytes
-        file.write(page.replace('"DATA"', data))
+        file.write(page.replace('"LABELLED"', as_json(list((labelled or {}).items()))).replace('"DATA"', data))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from conftest import compared, drawing
 from PIL import Image, ImageChops, ImageOps
+from right_to_left import draw
 
+from htr.labels import read_labels
 from htr.report import LeastSure, charts, segments, thumbnail, write_report
 from htr.scores import Comparison
 
@@ -43,11 +45,11 @@ def test_differing_letters(text, other, parts):
 
 
 def test_a_thumbnail_is_a_small_picture(tmp_path):
-    Image.new("RGB", (900, 300), "red").save(tmp_path / "big.png")
+    Image.new("RGB", (3000, 1000), "red").save(tmp_path / "big.png")
     head, data = thumbnail(tmp_path / "big.png").split(",")
     assert head == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-        assert image.height <= 48
+        assert image.height <= 160
         assert image.width == pytest.approx(3 * image.height, abs=3)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     assert thumbnail(tmp_path / "bad.png") == ""
@@ -139,7 +141,7 @@ def test_the_page_in_a_browser(page):
         assert shown() == ["bad.png", "two.png", EVIL, "four.png", "one.png"]
         assert tab.title() != "run"
         assert tab.locator("b").count() == 0
-        assert tab.locator("#cards li").nth(1).locator(".text mark").all_inner_texts() == ["N"]
+        assert tab.locator("#cards li").nth(1).locator(".read mark").all_inner_texts() == ["N"]
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
 
         tab.keyboard.press("/")
@@ -157,3 +159,137 @@ def test_the_page_in_a_browser(page):
         browser.close()
     assert errors == []
     assert set(requests) <= {"file", "data"}
+
+
+@pytest.fixture
+def tab(page):
+    """The page in a browser that keeps its store, and a way to load it again."""
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        tab = browser.new_context(accept_downloads=True).new_page()
+        tab.goto(page.as_uri())
+        yield tab
+        browser.close()
+
+
+def saved(tab, tmp_path, press) -> str:
+    with tab.expect_download() as download:
+        press()
+    assert download.value.suggested_filename == "labels.csv"
+    download.value.save_as(tmp_path / "labels.csv")
+    return (tmp_path / "labels.csv").read_text(encoding="utf-8")
+
+
+def progress(tab) -> str:
+    return tab.locator("#progress").inner_text()
+
+
+def test_readings_are_confirmed_and_corrected_by_keyboard(tab, tmp_path):
+    """The least sure first: corrected, taken back, confirmed, marked; then saved as a table that training takes."""
+    assert progress(tab) == "0 confirmed, 0 corrected, 4 left"
+    keys = tab.keyboard
+    keys.press("j")
+    keys.press("j")
+    keys.press("Enter")  # from the card into its field
+    keys.press("Control+A")
+    keys.type('=É, "ש"')
+    keys.press("Enter")
+    assert progress(tab) == "0 confirmed, 1 corrected, 3 left"
+    assert tab.locator(":focus").input_value() == "</script><b>"  # the next one
+    keys.press("F8")
+    keys.press("Enter")  # ZOE is right
+    assert progress(tab) == "1 confirmed, 2 corrected, 1 left"
+    keys.press("F9")
+    assert progress(tab) == "1 confirmed, 3 corrected, 0 left"
+    tab.locator("input.text").last.focus()
+    keys.press("Escape")
+    assert tab.locator("input.text").last.input_value() == "LEA"
+    assert progress(tab) == "1 confirmed, 2 corrected, 1 left"
+    text = saved(tab, tmp_path, lambda: keys.press("Control+S"))
+    quoted = EVIL.replace('"', '""')
+    assert text.splitlines() == ["FILENAME,IDENTITY", 'two.png,"=É, ""ש"""', f'"{quoted}",EMPTY', "four.png,ZOE"]
+    table = read_labels(tmp_path / "labels.csv")
+    assert table.values.tolist() == [["two.png", '=É, "ש"'], [EVIL, "EMPTY"], ["four.png", "ZOE"]]
+
+
+def test_what_was_decided_survives_a_reload_and_leaving_warns(tab, tmp_path):
+    dialogs = []
+    tab.on("dialog", lambda dialog: (dialogs.append(dialog.type), dialog.accept()))
+    tab.locator("input.text").first.fill("LEO")
+    tab.keyboard.press("Enter")
+    tab.reload()
+    assert dialogs == ["beforeunload"]
+    assert progress(tab) == "0 confirmed, 1 corrected, 3 left"
+    assert tab.locator("input.text").first.input_value() == "LEO"
+    assert "two.png,LEO" in saved(tab, tmp_path, lambda: tab.locator("#save").click())
+    tab.reload()
+    assert dialogs == ["beforeunload"]  # nothing is unsaved
+    assert progress(tab) == "0 confirmed, 1 corrected, 3 left"
+
+
+def test_what_was_labelled_before_is_not_asked_for_again(tmp_path):
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    kept = LeastSure()
+    for n, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("L", (80, 20), 200).save(tmp_path / name)
+        other = {"RUNNER_UP": "ZOÉ", "RUNNER_UP_CONFIDENCE": 0.25}
+        kept.add(row(name, "ZOE", 0.5 + n / 10) | other, tmp_path / name)
+    labelled = {"b.png": "BOB", "elsewhere.png": "EVE"}
+    write_report(tmp_path / "report.html", kept, [], None, lambda: None, labelled)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_context(accept_downloads=True).new_page()
+        tab.goto((tmp_path / "report.html").as_uri())
+        assert progress(tab) == "0 confirmed, 0 corrected, 2 left"
+        assert tab.locator("#cards li:visible").count() == 2
+        tab.locator("input.text").first.focus()
+        tab.keyboard.press("ArrowDown")  # the second choice
+        tab.keyboard.press("Enter")
+        lines = saved(tab, tmp_path, lambda: tab.locator("#save").click()).splitlines()
+        assert lines == ["FILENAME,IDENTITY", "b.png,BOB", "elsewhere.png,EVE", "a.png,ZOÉ"]
+        tab.locator("#only-open").uncheck()
+        assert tab.locator("#cards li:visible").count() == 3
+        assert tab.locator("input.text").nth(1).input_value() == "BOB"
+        browser.close()
+
+
+def test_the_loop_of_reading_correcting_and_training(tmp_path, script):
+    """In small, with letters that the shipped weights do not know: a page, corrections, a new run, another page."""
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    words = ["école", "maçon", "forêt", "naïf", "où", "noël"]
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for n, word in enumerate(words):
+        draw(word).save(scans / f"{n}.png")
+    script(tmp_path, "predict.py", "scans", "--html", "--device", "cpu")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_context(accept_downloads=True).new_page()
+        tab.goto((tmp_path / "output" / "report.html").as_uri())
+        for n in range(3):
+            card = tab.locator("#cards li", has_text=f"{n}.png")
+            card.locator("input.text").fill(words[n])
+            tab.keyboard.press("Enter")
+        assert progress(tab) == "0 confirmed, 3 corrected, 3 left"
+        saved(tab, scans, lambda: tab.locator("#save").click())
+        browser.close()
+    done = script(
+        tmp_path, "train.py", "--pretrained", "--data-dir", "scans", "--no-uppercase", "--epochs", 2, "--device", "cpu"
+    )
+    assert "data: scans/labels.csv (columns FILENAME and IDENTITY), 3 rows, of which a tenth validates" in done.stdout
+    assert "train: 3 rows = 2 used + 1 kept for validation" in done.stdout
+    assert "begun from" in done.stdout
+    script(tmp_path, "predict.py", "scans", "--html", "--device", "cpu")
+    page = (tmp_path / "output" / "report.html").read_text(encoding="utf-8")
+    labelled = json.loads(re.search(r'id="labelled">(.*?)</script>', page)[1])
+    assert dict(labelled) == {f"{n}.png": words[n] for n in range(3)}
+    done = script(tmp_path, "predict.py", "scans", "--labels", "scans", "--device", "cpu")
+    assert "of 3 labelled images" in done.stdout
