@@ -23,7 +23,7 @@ class Strengths(NamedTuple):
     neighbours: float  # share of images that get a strip of another line
     brightness: float  # largest relative change of the ink
     contrast: float  # largest relative change of the contrast
-    warp: float = 0.0  # largest shift of a part of the line, as a share of its height, or of its width if that is less
+    warp: float = 0.0  # largest shift of a part of the line, as a share of its height
     stroke: float = 0.0  # share of images whose strokes become thicker or thinner
 
 
@@ -75,12 +75,22 @@ def affine_matrices(*rows: tuple) -> Tensor:
     return torch.stack(values, -1).view(-1, 3, 3)
 
 
-def random_warp(most: Tensor, height: int, width: int) -> Tensor:
-    """Smooth random shifts of all pixels, of `most` (N,) pixels at most (Simard et al. 2003): (N, 2, height, width)."""
-    count, knots = len(most), (4, 2 + width // 32)
+def random_warp(widths: Tensor, size: tuple[int, int], share: float) -> Tensor:
+    """Smooth random shifts of all pixels (Simard et al. 2003): (N, 2, height, width) in pixels.
+
+    widths (N,) in pixels; size: height and width of the batch. Shifts are at most a `share` of the height, and fall to
+    0 towards an image's edges, so that nothing leaves it.
+    """
+    (height, width), count = size, len(widths)
+    knots = (4, 2 + width // 32)
     shifts = uniform(count * 2 * knots[0] * knots[1], -1, 1).view(count, 2, *knots)
-    shifts = F.interpolate(shifts, (height, width), mode="bicubic", align_corners=True).clamp(-1, 1)
-    return shifts * most[:, None, None, None]
+    shifts = F.interpolate(shifts, size, mode="bicubic", align_corners=True).clamp(-1, 1)
+    x, y = torch.arange(width), torch.arange(height)
+    inward_x = x.minimum(widths[:, None] - 1 - x)[:, None]  # (N, 1, width), pixels from the nearer edge
+    inward_y = y.minimum(height - 1 - y)[:, None].expand(count, height, 1)
+    shifts[:, 0] *= (4 * inward_x / height).clamp(0, 1)
+    shifts[:, 1] *= (4 * inward_y / height).clamp(0, 1)
+    return share * height * shifts
 
 
 def change_strokes(images: Tensor, amounts: Tensor) -> Tensor:
@@ -99,17 +109,16 @@ def random_affine(
 
     images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). An image is shrunk until
     it lies within its frame, and shifted by a random share of the room that is left. With `warp` (N, 2, H, W), from
-    `random_warp`, pixels are shifted by so much besides, for which there is room. Returns (N, 1, H, W).
+    `random_warp`, pixels are shifted by so much besides. Returns (N, 1, H, W).
     """
     count, _, height, width = images.shape
     cos, sin, slant = angles.cos(), angles.sin(), slants.tan()
     # rotation @ shear = [[a, b], [c, d]]; extents of the frame's image under it.
     a, b, c, d = cos, cos * slant - sin, sin, sin * slant + cos
     extent_x, extent_y = a.abs() * widths + b.abs() * height, c.abs() * widths + d.abs() * height
-    room = 0.0 if warp is None else 2 * warp.abs().amax((1, 2, 3))  # (N,)
-    scales = scales.minimum((widths - room) / extent_x).minimum((height - room) / extent_y)
-    shift_x = uniform(count, -1, 1) * (widths - room - scales * extent_x) / 2
-    shift_y = uniform(count, -1, 1) * (height - room - scales * extent_y) / 2
+    scales = scales.minimum(widths / extent_x).minimum(height / extent_y)
+    shift_x = uniform(count, -1, 1) * (widths - scales * extent_x) / 2
+    shift_y = uniform(count, -1, 1) * (height - scales * extent_y) / 2
 
     centre_x, centre_y = (widths - 1) / 2, (height - 1) / 2
     from_centre = affine_matrices((1, 0, -centre_x), (0, 1, -centre_y))
@@ -170,7 +179,7 @@ def augment(images: Tensor, widths: Tensor, strengths: Strengths, share: float) 
         torch.deg2rad(torch.tensor([angle for angle, _, _, _ in affine])),
         torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
         torch.tensor([scale for _, _, scale, _ in affine]),
-        random_warp(strengths.warp * widths.clamp(max=images.shape[2]), *images.shape[2:]) if strengths.warp else None,
+        random_warp(widths, images.shape[2:], strengths.warp) if strengths.warp else None,
     )
     if strengths.stroke:
         images = change_strokes(images, uniform(count, -0.7, 1) * (torch.rand(count) < strengths.stroke))
