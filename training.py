@@ -160,7 +160,7 @@ def schedule(lines: int) -> dict[str, Any]:
 
     One cycle, of fewer epochs the more lines there are, in small batches; of few lines much is made by augmentation.
     """
-    epochs = min(120, max(10, round(850 / lines**0.5)))
+    epochs = min(60, max(15, round(425 / lines**0.5)))
     return {
         "EPOCHS": epochs, "LR_CYCLE": epochs, "LR_PATIENCE": epochs, "LEARNING_RATE": 1e-3, "BATCH_SIZE": 8,
         "DROPOUT": 0.4, "EMA_DECAY": 0.99, "AUGMENT_STEPS": 100, "ROTATION": 4.0, "SHEAR": 25.0, "SHRINK": 0.6,
