@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 import os
 import signal
 import time
@@ -26,6 +27,7 @@ from training import (
     new_state,
     restore_state,
     save_state,
+    schedule,
     stop_requests,
     train_batch,
     train_epoch,
@@ -323,3 +325,15 @@ def test_signals_are_collected_and_a_second_one_takes_its_usual_way(default_sigi
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_schedule_of_a_run_from_weights_follows_its_lines():
+    """Settings that there are; a whole cycle; fewer epochs, and larger batches, the more lines there are."""
+    schedules = [schedule(lines) for lines in (1, 50, 200, 1000, 100_000)]
+    for chosen in schedules:
+        config = Config(**chosen)
+        assert config.EPOCHS == config.LR_CYCLE
+    for fewer, more in itertools.pairwise(schedules):
+        assert fewer["EPOCHS"] >= more["EPOCHS"]
+        assert fewer["BATCH_SIZE"] <= more["BATCH_SIZE"]
+    assert schedules[0]["EPOCHS"] > schedules[-1]["EPOCHS"]
