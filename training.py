@@ -163,7 +163,7 @@ def schedule(lines: int) -> dict[str, Any]:
     epochs = min(60, max(15, round(425 / lines**0.5)))
     return {
         "EPOCHS": epochs, "LR_CYCLE": epochs, "LR_PATIENCE": epochs, "LEARNING_RATE": 1e-3,
-        "BATCH_SIZE": 8 if lines >= 100 else 4,
+        "BATCH_SIZE": 8 if lines >= 500 else 4,
         "DROPOUT": 0.4, "EMA_DECAY": 0.99, "AUGMENT_STEPS": 100, "ROTATION": 4.0, "SHEAR": 25.0, "SHRINK": 0.6,
         "WARP": 0.08, "STROKE": 0.7,
     }  # fmt: skip
