@@ -165,6 +165,11 @@ def flag_of(field: dataclasses.Field) -> str:
     return field.metadata["flag"] or "--" + field.name.lower().replace("_", "-")
 
 
+def flag_named(name: str) -> str:
+    """The flag of the setting called `name`."""
+    return flag_of(Config.__dataclass_fields__[name])
+
+
 def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None, **shown: Any) -> None:
     """Add a flag for each setting in `names` (default: all), with its default in the help.
 

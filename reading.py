@@ -38,6 +38,7 @@ from utils import (
     restore_settings,
     restore_weights,
     save_checkpoint,
+    weights_of,
 )
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
@@ -94,8 +95,7 @@ class Reader:
         checkpoint = load_checkpoint(model_path)
         config, alphabet = restore_settings(checkpoint, model_path)
         model = build_model(config, alphabet)
-        weights = checkpoint.get("average", checkpoint.get("model", {}))  # as the state of a run is judged
-        restore_weights(model, weights, model_path)
+        restore_weights(model, weights_of(checkpoint), model_path)
         chosen = choose_device(device)
         fitted = checkpoint.get("lexicon")
         if lexicon is not None and fitted is None:

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from config import CHANGEABLE, Config
+from config import CHANGEABLE, Config, flag_named
 from dataset import (
     IN_MEMORY,
     Lines,
@@ -50,6 +50,7 @@ from utils import (
     restore_settings,
     restore_weights,
     save_checkpoint,
+    weights_of,
 )
 
 # Settings that mean nothing on another machine.
@@ -150,7 +151,7 @@ def pretrained_settings(
     saved, alphabet = restore_settings(checkpoint, path)
     for name in NETWORK:
         if name in given and getattr(config, name) != getattr(saved, name):
-            flag = "--" + name.lower().replace("_", "-")
+            flag = flag_named(name)
             raise HTRError(f"{path} has {flag} {getattr(saved, name)}, which cannot change: leave {flag} out")
     return dataclasses.replace(config, **{name: getattr(saved, name) for name in NETWORK}), alphabet
 
@@ -176,7 +177,7 @@ def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: 
     """
     new = state.alphabet.characters[len(known) :]
     alike = [known.like(character) for character in new]
-    weights = checkpoint.get("average", checkpoint.get("model", {}))
+    weights = weights_of(checkpoint)
     restore_weights(build_model(state.config, known), weights, path)  # which checks them
     weights = grow_labels(weights, [None if like is None else known.characters.index(like) for like in alike])
     for model in (state.model, state.average):
@@ -228,7 +229,7 @@ def state_of_weights(
     """
     state = new_state(config, alphabet, device)
     for model in (state.model, state.average):
-        restore_weights(model, checkpoint.get("model", {}), path)
+        restore_weights(model, weights_of(checkpoint), path)
     try:
         state.epoch, state.history = int(checkpoint["epoch"]), list(checkpoint["history"])
     except (KeyError, TypeError, ValueError) as error:
@@ -259,10 +260,7 @@ def change_settings(state: State, saved: Config, names: Collection[str]) -> None
     changed = [name for name in names if name in CHANGEABLE and getattr(config, name) != getattr(saved, name)]
     if not changed:
         return
-    values = (
-        f"--{name.lower().replace('_', '-')} {getattr(config, name)} instead of {getattr(saved, name)}"
-        for name in changed
-    )
+    values = (f"{flag_named(name)} {getattr(config, name)} instead of {getattr(saved, name)}" for name in changed)
     print(f"from here on with {', '.join(values)}: the run is no longer what it would have been without a stop")
 
 

@@ -255,6 +255,11 @@ def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tup
         raise HTRError(f"{path} has settings that make no sense: {error}") from error
 
 
+def weights_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights that a checkpoint is judged by: of a run's state the running average."""
+    return checkpoint.get("average", checkpoint.get("model", {}))
+
+
 def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
     """Load weights into `model`. Raises HTRError that names the first one that does not fit."""
     expected = model.state_dict()
