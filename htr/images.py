@@ -130,16 +130,17 @@ def _open_held(content: Image.Image | bytes | np.ndarray) -> tuple[Image.Image, 
         return _decode_or_repair(io.BytesIO(content), len(content))
     if isinstance(content, np.ndarray):
         return _of_array(content), 1
-    if content.width * content.height > MAX_PIXELS:
-        raise ImageError(f"has {content.width} x {content.height} pixels, more than {MAX_PIXELS:,}")
+    _check_size(content.width, content.height)
     content.load()
     return content, 1
 
 
 def _of_array(pixels: np.ndarray) -> Image.Image:
     """Any numbers as an image: 8 bits as they are, others by their range."""
-    if pixels.size == 0 or pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise ImageError(f"has {pixels.shape[1]} x {pixels.shape[0]} pixels")
+    height, width = pixels.shape[:2]
+    if not pixels.size:
+        raise ImageError(f"has {width} x {height} pixels")
+    _check_size(width, height)
     if not np.isfinite(pixels).all():
         raise ImageError("has pixels that are not finite")
     pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
@@ -164,11 +165,15 @@ def _decode_or_repair(file: IO[bytes], length: int, size: tuple[int, int] | None
         return repaired
 
 
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+
+
 def _decode(file: IO[bytes], size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
     file.seek(0)
     image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    _check_size(image.width, image.height)
     pages = _pages(image)
     if image.format == "TIFF" and image.tag_v2.get(284) == 2 and set(image.tag_v2.get(258, (8,))) - {1, 8}:
         return _planes(image, file), pages

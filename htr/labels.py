@@ -147,15 +147,15 @@ class Layout:
     second: list[str]
 
 
-def read_table(path: str | os.PathLike, layout: Layout | None = None, header: bool = True) -> "pd.DataFrame":
-    """Read a table in UTF-8 or UTF-16, separated by commas, semicolons or tabs; all cells are text.
+def read_table(path: str | os.PathLike, layout: Layout, header: bool) -> "pd.DataFrame":
+    """Read a table as it is laid out, see `layout_of`; all cells are text.
 
-    layout: where it is known already. Raises HTRError, naming the line where it can, where the file cannot be read.
+    header: whether its first row names the columns. Raises HTRError, naming the line where it can, where the file
+    cannot be read.
     """
     import pandas as pd
 
     path = Path(path)
-    layout = layout or layout_of(path)
     options = {"dtype": str, "keep_default_na": False, "index_col": False, "skipinitialspace": True}
     options |= {"encoding": layout.encoding, "sep": layout.separator, "skiprows": layout.skipped}
     options |= {"header": 0 if header else None, "compression": "gzip" if path.suffix == ".gz" else None}
@@ -187,7 +187,10 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 def layout_of(path: Path) -> Layout:
-    """How a table is written, from its first lines. Raises HTRError where it cannot be read."""
+    """How a table is written, from its first lines: in UTF-8 or UTF-16, with commas, semicolons or tabs.
+
+    Raises HTRError where it cannot be read.
+    """
     try:
         with _open_bytes(path) as file:
             head = file.read(1_000_000)

@@ -15,7 +15,10 @@ from htr.labels import label_columns, read_labels
 from htr.names import has_suffix, without_suffix
 from htr.scripts import HTRError, printable
 
-WHERE_TO_GET_IT = "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition)"
+WAY_OUT = (
+    "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition): name its folder with"
+    " --data-dir, or use --demo to draw a small dataset without a download"
+)
 TABLES = ("labels.csv", "metadata.csv", "data.csv", "gt.txt")  # the first names that a table is looked for by
 TABLE_SUFFIXES = (".csv", ".tsv")
 NO_LABELS = ("predictions.csv",)  # tables that this program writes
@@ -60,10 +63,7 @@ def first_existing(candidates: Sequence[Path], what: str) -> Path:
         if path.exists():
             return path
     tried = ", ".join(str(path) for path in candidates)
-    raise HTRError(
-        f"no {what} found; tried {tried}; {WHERE_TO_GET_IT}: name its folder with --data-dir, or use --demo to draw"
-        " a small dataset without a download"
-    )
+    raise HTRError(f"no {what} found; tried {tried}; {WAY_OUT}")
 
 
 def find_source(data_dir: str | os.PathLike, split: str) -> Source:
@@ -87,8 +87,7 @@ def find_source(data_dir: str | os.PathLike, split: str) -> Source:
         looked_for = [*(path.relative_to(folder).as_posix() for path in kaggle), "train.csv with validation.csv"]
         raise HTRError(
             f"no label file of the {split} set found in {folder}; looked for {', '.join([*looked_for, *TABLES])}, any"
-            f" single table, and pairs x.png + x{PAIRED}; {WHERE_TO_GET_IT}: name its folder with --data-dir, or use"
-            " --demo to draw a small dataset without a download"
+            f" single table, and pairs x.png + x{PAIRED}; {WAY_OUT}"
         )
     return source
 
@@ -102,7 +101,8 @@ def whole_source(folder: Path) -> Source | None:
     if not tables:
         others = sorted(path for path in _files(folder) if path.suffix.lower() in TABLE_SUFFIXES)
         tables = [path for path in others if path.name not in NO_LABELS]
-    texts = [name for name in list_files(folder).files if name.endswith(PAIRED)] if folder.is_dir() else []
+    files = list_files(folder).files if folder.is_dir() else []
+    texts = [name for name in files if name.endswith(PAIRED)]
     if tables and texts:
         raise HTRError(
             f"{folder} has a table, {tables[0].name}, and {len(texts):,} texts beside pictures, such as"
@@ -110,7 +110,7 @@ def whole_source(folder: Path) -> Source | None:
         )
     if tables:
         return table_source(_only_one(folder, tables), folder, whole=True)
-    return pairs_source(folder, texts) if texts else None
+    return pairs_source(folder, files, texts) if texts else None
 
 
 def labels_of(path: Path) -> Source:
@@ -152,10 +152,13 @@ def table_source(path: Path, folder: Path, whole: bool = False) -> Source:
     return Source(str(path), rows, path.parent, folder, label_columns(path), whole)
 
 
-def pairs_source(folder: Path, texts: Sequence[str]) -> Source:
-    """Pictures below a folder with their texts in files beside them. Raises HTRError where one cannot be read."""
+def pairs_source(folder: Path, files: Sequence[str], texts: Sequence[str]) -> Source:
+    """Pictures among the files below a folder, with `texts`, the files that hold theirs.
+
+    Raises HTRError where one of these cannot be read.
+    """
     pictures = defaultdict(list)
-    for name in filter(has_suffix, list_files(folder).files):
+    for name in filter(has_suffix, files):
         stem = without_suffix(name)
         pictures[stem].append(name)
         for ending in BINARISED:
