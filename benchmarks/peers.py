@@ -19,12 +19,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import find_images, find_labels  # noqa: E402
@@ -34,6 +34,7 @@ from htr.scores import Score  # noqa: E402
 IMAGES = {"ours": 2000, "PyLaia": 100, "kraken": 100}  # of an epoch, for the speed: about half a minute each
 READ = {"ours": None, "PyLaia": None, "kraken": 200}  # of the 1,000 validation images; kraken needs minutes for these
 FEW = 16  # validation images that each program looks at while it trains
+Rows = Sequence[tuple[Path, str]]  # pictures with their texts, no two of one name
 
 
 def seconds(*command: str | Path, cwd: Path) -> float:
@@ -50,9 +51,10 @@ def seconds(*command: str | Path, cwd: Path) -> float:
 
 def run_for(minutes: float, *command: str | Path, cwd: Path) -> None:
     """Run a command, and interrupt it after some minutes."""
-    with subprocess.Popen(
-        list(map(str, command)), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as job:
+    with (
+        open(cwd / "printed.txt", "w") as printed,
+        subprocess.Popen(list(map(str, command)), cwd=cwd, stdout=printed, stderr=subprocess.STDOUT) as job,
+    ):
         for limit in (60 * minutes, 60):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 job.wait(limit)
@@ -61,59 +63,156 @@ def run_for(minutes: float, *command: str | Path, cwd: Path) -> None:
         job.kill()
 
 
-def write_sets(data_dir: Path, folder: Path, count: int) -> tuple[list[str], dict[str, str]]:
-    """The first `count` usable training images and all validation images in each program's form.
+# ------------------------------------------------------------------------------------------------ their forms
 
-    data/ is a dataset for this project, lines/ and few/ have texts beside the images (kraken), high64/ images 64 pixels
-    high with tables (PyLaia). few is a part of the validation images. Returns the names of the training images and the
-    texts of the validation images.
+
+def write_peers_sets(train: Rows, validation: Rows, work: Path) -> None:
+    """Pictures and texts as kraken and PyLaia take them.
+
+    lines/ and few/ have texts beside the pictures (kraken), high64/ pictures 64 pixels high with tables (PyLaia). few
+    is a part of the validation pictures; read/ has them all.
     """
-    texts, symbols = {}, set()
-    for part in ("lines", "few", "high64", "data/CSV"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for split in ("train", "validation"):
-        table = read_labels(find_labels(data_dir, split))
-        rows = [
-            (name, clean_label(label, True)) for name, label in zip(table["FILENAME"], table["IDENTITY"], strict=True)
-        ]
-        rows = [(name, text) for name, text in rows if text not in ("", "EMPTY", "UNREADABLE")]
-        rows = rows[:count] if split == "train" else rows
-        source, own = find_images(data_dir, split), folder / "data" / f"{split}_v2" / split
-        own.mkdir(parents=True, exist_ok=True)
-        texts[split] = {Path(name).stem: text for name, text in rows}
-        tables = {"text": [], "ids": []}
-        for n, (name, text) in enumerate(rows):
-            shutil.copyfile(source / name, own / name)
-            if split == "train" or n < FEW:
-                part = folder / ("lines" if split == "train" else "few")
-                shutil.copyfile(source / name, part / name)
-                (part / name).with_suffix(".gt.txt").write_text(text, encoding="utf-8")
-            with Image.open(source / name) as image:
-                image.convert("L").resize((max(1, round(image.width * 64 / image.height)), 64)).save(
-                    folder / "high64" / f"{Path(name).stem}.jpg", quality=95
-                )
-            characters = ["<space>" if character == " " else character for character in text]
-            symbols.update(characters)
-            tables["text"].append(f"{Path(name).stem} {' '.join(characters)}")
-            tables["ids"].append(Path(name).stem)
-        (folder / f"{split}.txt").write_text("\n".join(tables["text"]) + "\n", encoding="utf-8")
-        (folder / f"{split}-ids.txt").write_text("\n".join(tables["ids"]) + "\n", encoding="utf-8")
-        lines = "".join(f"{name},{text}\n" for name, text in rows)
-        csv = folder / "data" / "CSV" / f"written_name_{split}.csv"
-        csv.write_text(f"FILENAME,IDENTITY\n{lines}", encoding="utf-8")
-    table = ["<ctc> 0", *(f"{symbol} {n}" for n, symbol in enumerate(sorted(symbols), 1))]
-    (folder / "syms.txt").write_text("\n".join(table) + "\n", encoding="utf-8")
-    few = (folder / "validation.txt").read_text(encoding="utf-8").splitlines()[:FEW]
-    (folder / "few.txt").write_text("\n".join(few) + "\n", encoding="utf-8")
-    (folder / "few-paths.txt").write_text("".join(f"{path}\n" for path in (folder / "few").glob("*.jpg")))
-    return list(texts["train"]), texts["validation"]
+    for part in ("lines", "few", "high64", "read"):
+        (work / part).mkdir(parents=True, exist_ok=True)
+    symbols = sorted({character for _, text in (*train, *validation) for character in text})
+    for rows, table in ((train, "train"), (validation, "validation")):
+        for n, (path, text) in enumerate(rows):
+            with Image.open(path) as image:
+                grey = on_white(image)
+            grey.resize((max(1, round(grey.width * 64 / grey.height)), 64)).save(
+                work / "high64" / f"{path.stem}.jpg", quality=95
+            )
+            if table == "validation":
+                grey.save(work / "read" / f"{path.stem}.png")
+            if table == "train" or n < FEW:
+                part = work / ("lines" if table == "train" else "few")
+                grey.save(part / f"{path.stem}.png")
+                (part / f"{path.stem}.gt.txt").write_text(text, encoding="utf-8")
+        write_pylaia_table(rows, work / f"{table}.txt")
+    write_pylaia_table(validation[:FEW], work / "few.txt")
+    (work / "few-paths.txt").write_text("".join(f"{path}\n" for path in (work / "few").glob("*.png")))
+    (work / "validation-ids.txt").write_text("".join(f"{path.stem}\n" for path, _ in validation), encoding="utf-8")
+    table = ["<ctc> 0", *(f"{pylaia_symbol(symbol)} {n}" for n, symbol in enumerate(symbols, 1))]
+    (work / "syms.txt").write_text("\n".join(table) + "\n", encoding="utf-8")
 
 
-def print_score(name: str, truth: dict[str, str], readings: dict[str, str]) -> None:
-    score = Score()
-    for image, text in truth.items():
-        score.add(text, readings.get(image, ""))
-    print(f"{name}: {score}", flush=True)
+def on_white(image: Image.Image) -> Image.Image:
+    colours = image.convert("RGBA")
+    white = Image.new("RGBA", colours.size, "white")
+    return Image.alpha_composite(white, colours).convert("L")
+
+
+def pylaia_symbol(character: str) -> str:
+    return "<space>" if character == " " else character
+
+
+def write_pylaia_table(rows: Rows, path: Path) -> None:
+    lines = (f"{picture.stem} {' '.join(map(pylaia_symbol, text))}\n" for picture, text in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+class PyLaia:
+    """Its network with its defaults, trained on what `write_peers_sets` left in `work`."""
+
+    def __init__(self, runs: Path, work: Path):
+        self.programs, self.work = runs / "pylaia" / "bin", work
+        self.training = (self.programs / "pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
+                         "--trainer.gpus", 0, "--common.train_path", "pylaia")  # fmt: skip
+
+    def new(self) -> None:
+        shutil.rmtree(self.work / "pylaia", ignore_errors=True)
+        (self.work / "pylaia").mkdir()
+        seconds(self.programs / "pylaia-htr-create-model", "syms.txt", "--fixed_input_height", 64,
+                "--save_model", "true", "--common.train_path", "pylaia", cwd=self.work)  # fmt: skip
+
+    def train(self, epochs: int) -> float:
+        self.new()
+        return seconds(*self.training, "--trainer.max_epochs", epochs, cwd=self.work)
+
+    def train_for(self, minutes: float) -> None:
+        self.new()
+        lines = (self.work / "train.txt").read_text(encoding="utf-8").count("\n")
+        often = ("--trainer.val_check_interval", 0.1) if lines > 1000 else ()  # the last epoch may not be finished
+        run_for(minutes, *self.training, *often, cwd=self.work)
+
+    def read(self) -> float:
+        return seconds(self.programs / "pylaia-htr-decode-ctc", "syms.txt", "validation-ids.txt",
+                       "--img_dirs", "[high64]", "--trainer.gpus", 0, "--common.train_path", "pylaia",
+                       "--common.experiment_dirname", "experiment", cwd=self.work)  # fmt: skip
+
+    def texts(self) -> dict[str, str]:
+        """What `read` printed."""
+        printed = [line.split() for line in (self.work / "printed.txt").read_text(encoding="utf-8").splitlines()]
+        return {name: "".join(characters).replace("<space>", " ") for name, *characters in printed}
+
+
+class Kraken:
+    """Its recogniser with its defaults, trained on what `write_peers_sets` left in `work`, from nothing or a model."""
+
+    def __init__(self, runs: Path, work: Path, threads: int, start: Path | None = None):
+        self.programs, self.work, self.threads = runs / "kraken" / "bin", work, ("--threads", threads)
+        loaded = ("--load", start, "--resize", "union") if start else ()
+        self.training = (self.programs / "ketos", "-d", "cpu", *self.threads, "train", "-f", "path",
+                         "-o", work / "kraken", "-e", "few-paths.txt", "-q", "fixed", *loaded)  # fmt: skip
+
+    def train(self, epochs: int, lines: Iterable[Path]) -> float:
+        shutil.rmtree(self.work / "kraken", ignore_errors=True)
+        return seconds(*self.training, "-N", epochs, *lines, cwd=self.work)
+
+    def train_for(self, minutes: float) -> None:
+        shutil.rmtree(self.work / "kraken", ignore_errors=True)
+        lines = sorted((self.work / "lines").glob("*.png"))
+        often = ("-F", 0.1) if len(lines) > 1000 else ()
+        run_for(minutes, *self.training, "-N", 1000, *often, *lines, cwd=self.work)
+
+    def model(self) -> Path:
+        """The newest one that training left."""
+        models = [*(self.work / "kraken").rglob("*.safetensors"), *(self.work / "kraken").rglob("*.ckpt")]
+        newest = max(models, key=lambda path: path.stat().st_mtime)
+        if newest.suffix == ".safetensors":
+            return newest
+        converted = newest.with_suffix(".safetensors")  # it was interrupted
+        seconds(self.programs / "ketos", "convert", "-o", converted, newest, cwd=self.work)
+        return converted
+
+    def read(self, most: int | None = None) -> float:
+        model, pictures = self.model(), sorted((self.work / "read").glob("*.png"))[:most]
+        pairs = [part for path in pictures for part in ("-i", path, f"{path.stem}.txt")]
+        return seconds(self.programs / "kraken", *self.threads, *pairs, "ocr", "-m", model, "-s", cwd=self.work)
+
+    def texts(self) -> dict[str, str]:
+        """What `read` wrote."""
+        names = [path.stem for path in (self.work / "read").glob("*.png")]
+        return {name: (self.work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in names}
+
+
+def score(truth: Rows, texts: dict[str, str]) -> Score:
+    total = Score()
+    for picture, text in truth:
+        total.add(text, texts.get(picture.stem, ""))
+    return total
+
+
+# --------------------------------------------------------------------------------------------------- the dataset
+
+
+def rows_of(data_dir: Path, split: str, most: int | None = None) -> Rows:
+    """The first usable images of a split of the dataset, with their labels."""
+    table, folder = read_labels(find_labels(data_dir, split)), find_images(data_dir, split)
+    rows = [(folder / name, clean_label(label, True)) for name, label in
+            zip(table["FILENAME"], table["IDENTITY"], strict=True)]  # fmt: skip
+    return [(path, text) for path, text in rows if text not in ("", "EMPTY", "UNREADABLE")][:most]
+
+
+def write_own_set(rows: Rows, split: str, folder: Path) -> None:
+    """A part of the dataset, for this project."""
+    images, table = folder / f"{split}_v2" / split, folder / "CSV" / f"written_name_{split}.csv"
+    for made in (images, table.parent):
+        made.mkdir(parents=True, exist_ok=True)
+    for path, _ in rows:
+        shutil.copyfile(path, images / path.name)
+    lines = "".join(f"{path.name},{text}\n" for path, text in rows)
+    table.write_text(f"FILENAME,IDENTITY\n{lines}", encoding="utf-8")
 
 
 def main() -> None:
@@ -121,95 +220,54 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--runs-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: 3)")
-    parser.add_argument("--minutes", type=float, help="train each so long on 5,000 images and score what it reads")
+    parser.add_argument("--minutes", type=float, help="train each so long on --images and score what it reads")
+    parser.add_argument("--images", type=int, default=5000, help="with --minutes (default: 5000)")
     parser.add_argument("--only", nargs="+", choices=IMAGES, default=list(IMAGES), help="with --minutes (default: all)")
     parser.add_argument("--kraken-threads", type=int, default=1, help="(default: 1, as kraken's own)")
     args = parser.parse_args()
     runs = args.runs_dir.resolve()
     work = runs / ("peers-minutes" if args.minutes else "peers")
     shutil.rmtree(work, ignore_errors=True)
-    train, truth = write_sets(args.data_dir, work, 5000 if args.minutes else max(IMAGES.values()))
-
-    lines = [work / "lines" / f"{name}.jpg" for name in train]
-    if not args.minutes:  # they are slower: a part of the images will do
-        first = (work / "train.txt").read_text(encoding="utf-8").splitlines()[: IMAGES["PyLaia"]]
-        (work / "train.txt").write_text("\n".join(first) + "\n", encoding="utf-8")
-        lines = lines[: IMAGES["kraken"]]
+    train = rows_of(args.data_dir, "train", args.images if args.minutes else IMAGES["ours"])
+    validation = rows_of(args.data_dir, "validation")
+    write_own_set(train, "train", work / "data")
+    write_own_set(validation, "validation", work / "data")
+    write_peers_sets(train if args.minutes else train[: IMAGES["PyLaia"]], validation, work)
     ours = (sys.executable, ROOT / "train.py", "--data-dir", "data", "--num-samples", 0, "--device", "cpu")
-    pylaia = (runs / "pylaia/bin/pylaia-htr-train-ctc", "syms.txt", "[high64]", "train.txt", "few.txt",
-              "--trainer.gpus", 0, "--common.train_path", "pylaia")  # fmt: skip
-    threads = ("--threads", args.kraken_threads)
-    kraken = (runs / "kraken/bin/ketos", "-d", "cpu", *threads, "train", "-f", "path", "-o", work / "kraken",
-              "-e", "few-paths.txt", "-q", "fixed")  # fmt: skip
-
-    def new_pylaia() -> None:
-        shutil.rmtree(work / "pylaia", ignore_errors=True)
-        (work / "pylaia").mkdir()
-        seconds(runs / "pylaia/bin/pylaia-htr-create-model", "syms.txt", "--fixed_input_height", 64,
-                "--save_model", "true", "--common.train_path", "pylaia", cwd=work)  # fmt: skip
-
-    def train_ours(epochs: int) -> float:
-        return seconds(*ours, "--validation-samples", FEW, "--epochs", epochs, cwd=work)
-
-    def train_pylaia(epochs: int) -> float:
-        new_pylaia()
-        return seconds(*pylaia, "--trainer.max_epochs", epochs, cwd=work)
-
-    def train_kraken(epochs: int) -> float:
-        shutil.rmtree(work / "kraken", ignore_errors=True)
-        return seconds(*kraken, "-N", epochs, *lines, cwd=work)
+    pylaia, kraken = PyLaia(runs, work), Kraken(runs, work, args.kraken_threads)
 
     def read_ours() -> float:
         return seconds(
             sys.executable, ROOT / "predict.py", "data/validation_v2/validation", "--device", "cpu", cwd=work
         )
 
-    def read_pylaia() -> float:
-        return seconds(runs / "pylaia/bin/pylaia-htr-decode-ctc", "syms.txt", "validation-ids.txt",
-                       "--img_dirs", "[high64]", "--trainer.gpus", 0, "--common.train_path", "pylaia",
-                       "--common.experiment_dirname", "experiment", cwd=work)  # fmt: skip
-
-    def read_kraken() -> float:
-        models = [*(work / "kraken").rglob("*.safetensors"), *(work / "kraken").rglob("*.ckpt")]
-        newest = max(models, key=lambda path: path.stat().st_mtime)
-        model = newest
-        if newest.suffix == ".ckpt":  # interrupted
-            model = newest.with_suffix(".safetensors")
-            seconds(runs / "kraken/bin/ketos", "convert", "-o", model, newest, cwd=work)
-        names = list(truth)[: None if args.minutes else READ["kraken"]]
-        pairs = [part for name in names for part in ("-i", f"data/validation_v2/validation/{name}.jpg", f"{name}.txt")]
-        return seconds(runs / "kraken/bin/kraken", *threads, *pairs, "ocr", "-m", model, "-s", cwd=work)
-
     if args.minutes:
-        texts: dict[str, str] = {}
         if "ours" in args.only:
             run_for(args.minutes, *ours, cwd=work)
             read_ours()
             with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
                 texts = {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)}
-            print_score("ours", truth, texts)
-        if "PyLaia" in args.only:
-            new_pylaia()
-            run_for(args.minutes, *pylaia, "--trainer.val_check_interval", 0.1, cwd=work)
-            read_pylaia()
-            printed = [line.split() for line in (work / "printed.txt").read_text(encoding="utf-8").splitlines()]
-            texts = {name: "".join(characters).replace("<space>", " ") for name, *characters in printed}
-            print_score("PyLaia", truth, texts)
-        if "kraken" in args.only:
-            run_for(args.minutes, *kraken, "-F", 0.1, *lines, cwd=work)
-            read_kraken()
-            texts = {name: (work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in truth}
-            print_score("kraken", truth, texts)
+            print(f"ours: {score(validation, texts)}", flush=True)
+        for name, peer in (("PyLaia", pylaia), ("kraken", kraken)):
+            if name in args.only:
+                peer.train_for(args.minutes)
+                peer.read()
+                print(f"{name}: {score(validation, peer.texts())}", flush=True)
         return
 
-    trainings: dict[str, Callable[[int], float]] = {"ours": train_ours, "PyLaia": train_pylaia, "kraken": train_kraken}
-    readings: dict[str, Callable[[], float]] = {"ours": read_ours, "PyLaia": read_pylaia, "kraken": read_kraken}
+    few = sorted((work / "lines").glob("*.png"))[: IMAGES["kraken"]]
+    trainings = {
+        "ours": lambda epochs: seconds(*ours, "--validation-samples", FEW, "--epochs", epochs, cwd=work),
+        "PyLaia": pylaia.train,
+        "kraken": lambda epochs: kraken.train(epochs, few),
+    }
+    readings = {"ours": read_ours, "PyLaia": pylaia.read, "kraken": lambda: kraken.read(READ["kraken"])}
     trained, read = {name: [] for name in trainings}, {name: [] for name in readings}
     for _ in range(args.rounds):
         for name, run in trainings.items():
             trained[name].append(IMAGES[name] / (run(2) - run(1)))
         for name, run in readings.items():
-            read[name].append((READ[name] or len(truth)) / run())
+            read[name].append((READ[name] or len(validation)) / run())
         print({name: [round(speed, 1) for speed in trained[name] + read[name]] for name in trained}, flush=True)
     print("| images/s | " + " | ".join(trained) + " | ours / PyLaia | ours / kraken |\n" + "|---" * 6 + "|")
     for title, speeds in (("training", trained), ("reading, start included", read)):
