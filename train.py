@@ -42,7 +42,17 @@ def main() -> int:
 def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> int:
     from htr import parallel
     from htr.synthetic import draw_dataset
-    from training import describe, dry_run, fit, load_data, new_state, pretrained_settings, schedule, start_from
+    from training import (
+        choose_rate,
+        describe,
+        dry_run,
+        fit,
+        load_data,
+        new_state,
+        pretrained_settings,
+        schedule,
+        start_from,
+    )
     from utils import choose_device, load_checkpoint, only_training
 
     device = choose_device(config.DEVICE)
@@ -67,6 +77,8 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
         state = new_state(config, alphabet, device)
         if args.pretrained:
             start_from(state, checkpoint, known, args.pretrained)
+            if "LEARNING_RATE" not in given:
+                choose_rate(state, validation_lines)
         print(describe(state))
         if args.dry_run:
             dry_run(state, train_lines, validation_lines)

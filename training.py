@@ -57,6 +57,8 @@ from utils import (
 MACHINE = ("DATA_DIR", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
 # Settings that weights are bound to.
 NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")
+READ_ALREADY = 0.4  # CER below which the weights that a run starts from know its handwriting
+LOW_RATE = 1e-4  # the learning rate of such a run
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
 LOOK_EVERY = 16  # batches after which a GPU, or several processes, are asked how they are doing
 
@@ -189,6 +191,19 @@ def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: 
     if new:
         begun = "".join(like for like in alike if like is not None)
         print(f"new characters: {new!r}, {len(begun)} of them begun from {begun!r}")
+
+
+def choose_rate(state: State, validation_lines: Lines) -> None:
+    """Lower the rate of a run whose first weights read such lines already, so that they keep what they know; says so.
+
+    One person's lines, read by weights that know many hands, would otherwise be read worse after training than before.
+    """
+    _, score = validate(state.average, validation_lines, state.alphabet, state.device, state.config.BATCH_SIZE)
+    if score.cer < READ_ALREADY:
+        state.config = dataclasses.replace(state.config, LEARNING_RATE=LOW_RATE)
+        for group in state.optimizer.param_groups:
+            group["lr"] = LOW_RATE
+        print(f"CER {score.cer:.4f} before training: learning rate {LOW_RATE}, as the weights read these lines already")
 
 
 def plateau_rule(config: Config, optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:

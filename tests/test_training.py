@@ -20,6 +20,7 @@ from htr.scripts import HTRError
 from training import (
     MOST_SKIPPED,
     check_best,
+    choose_rate,
     cooldown,
     fit,
     load_last,
@@ -337,3 +338,17 @@ def test_the_schedule_of_a_run_from_weights_follows_its_lines():
         assert fewer["EPOCHS"] >= more["EPOCHS"]
         assert fewer["BATCH_SIZE"] <= more["BATCH_SIZE"]
     assert schedules[0]["EPOCHS"] > schedules[-1]["EPOCHS"]
+
+
+@pytest.mark.parametrize(("texts", "rate"), [(["A"] * 5, 1e-4), (["B"] * 5, 2e-3), (["A", "A", "B", "B", "B"], 2e-3)])
+def test_weights_that_read_the_lines_already_are_changed_slowly(texts, rate):
+    """Of a network that reads A in every picture."""
+    state = new_state(TINY, Alphabet("AB"), CPU)
+    with torch.no_grad():
+        state.average.heads[-1].weight.zero_()
+        state.average.heads[-1].bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+        state.average.shortcut.weight.zero_()
+        for layer in state.average.heads[:-1]:
+            layer.weight.zero_()
+    choose_rate(state, lines(texts))
+    assert state.config.LEARNING_RATE == state.optimizer.param_groups[0]["lr"] == rate
