@@ -78,7 +78,7 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
         if args.pretrained:
             start_from(state, checkpoint, known, args.pretrained)
             if "LEARNING_RATE" not in given:
-                choose_rate(state, validation_lines)
+                choose_rate(state, train_lines, validation_lines)
         print(describe(state))
         if args.dry_run:
             dry_run(state, train_lines, validation_lines)

@@ -193,12 +193,14 @@ def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: 
         print(f"new characters: {new!r}, {len(begun)} of them begun from {begun!r}")
 
 
-def choose_rate(state: State, validation_lines: Lines) -> None:
+def choose_rate(state: State, train_lines: Lines, validation_lines: Lines) -> None:
     """Lower the rate of a run whose first weights read such lines already, so that they keep what they know; says so.
 
     One person's lines, read by weights that know many hands, would otherwise be read worse after training than before.
+    Of few validation lines one wrong label would decide: then the training lines are asked.
     """
-    _, score = validate(state.average, validation_lines, state.alphabet, state.device, state.config.BATCH_SIZE)
+    lines = validation_lines if len(validation_lines) >= FEWEST else train_lines
+    _, score = validate(state.average, lines, state.alphabet, state.device, state.config.BATCH_SIZE)
     if score.cer < READ_ALREADY:
         state.config = dataclasses.replace(state.config, LEARNING_RATE=LOW_RATE)
         for group in state.optimizer.param_groups:
