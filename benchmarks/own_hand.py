@@ -18,14 +18,12 @@ import json
 import random
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from peers import Kraken, PyLaia, Rows, rows_of, score, write_peers_sets
+from peers import Kraken, PyLaia, Rows, our_texts, rows_of, score, seconds, write_peers_sets
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -65,23 +63,11 @@ def write_set(folder: Path, data_dir: Path, tables: dict[str, Rows]) -> None:
             writer.writerows([PICTURES / path.relative_to(data_dir), text] for path, text in rows)
 
 
-def run(folder: Path, script: str, *flags: str | Path | int) -> float:
-    """Run a script in `folder`; its minutes. What it prints is kept there."""
-    started = time.perf_counter()
-    with open(folder / f"{script}.log", "w", encoding="utf-8") as log:
-        command = [sys.executable, ROOT / script, *flags]
-        done = subprocess.run(list(map(str, command)), cwd=folder, stdout=log, check=False)
-    if done.returncode:
-        sys.exit(f"{script} failed in {folder}: see {script}.log")
-    return (time.perf_counter() - started) / 60
-
-
 def read(folder: Path, model: Path, groups: dict[str, Rows]) -> dict[str, Score]:
     """Read the folders of some pictures; the score of each group of them."""
     folders = sorted({path.parent for rows in groups.values() for path, _ in rows})
-    run(folder, "predict.py", *folders, "--model-path", model)
-    with open(folder / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
-        texts = {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)}
+    seconds(sys.executable, ROOT / "predict.py", *folders, "--model-path", model, cwd=folder)
+    texts = our_texts(folder)
     return {name: score(rows, texts) for name, rows in groups.items()}
 
 
@@ -89,9 +75,8 @@ def train_and_read(folder: Path, flags: Sequence[str | Path | int], groups: dict
     """Train in a folder with its tables, and read; the minutes of training, and the score of each group."""
     results = folder / "results.json"
     if not results.exists():
-        minutes = run(
-            folder, "train.py", "--data-dir", ".", "--follow-links", "--no-uppercase", "--num-samples", 0, *flags
-        )
+        needed = ("--data-dir", ".", "--follow-links", "--no-uppercase", "--num-samples", 0)
+        minutes = seconds(sys.executable, ROOT / "train.py", *needed, *flags, cwd=folder) / 60
         scores = read(folder, Path("htr_crnn_mini.pth"), groups)
         kept = {"minutes": minutes, "scores": {name: dataclasses.asdict(value) for name, value in scores.items()}}
         results.write_text(json.dumps(kept), encoding="utf-8")

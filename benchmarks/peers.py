@@ -186,6 +186,12 @@ class Kraken:
         return {name: (self.work / f"{name}.txt").read_text(encoding="utf-8").strip() for name in names}
 
 
+def our_texts(work: Path) -> dict[str, str]:
+    """What predict.py wrote in the folder that it ran in."""
+    with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
+        return {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)}
+
+
 def score(truth: Rows, texts: dict[str, str]) -> Score:
     total = Score()
     for picture, text in truth:
@@ -245,9 +251,7 @@ def main() -> None:
         if "ours" in args.only:
             run_for(args.minutes, *ours, cwd=work)
             read_ours()
-            with open(work / "output" / "predictions.csv", newline="", encoding="utf-8") as file:
-                texts = {Path(row["FILENAME"]).stem: row["PREDICTION"] for row in csv.DictReader(file)}
-            print(f"ours: {score(validation, texts)}", flush=True)
+            print(f"ours: {score(validation, our_texts(work))}", flush=True)
         for name, peer in (("PyLaia", pylaia), ("kraken", kraken)):
             if name in args.only:
                 peer.train_for(args.minutes)
