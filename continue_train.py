@@ -95,8 +95,8 @@ def continue_training(model_path: str, typed: dict[str, Any], finish: bool) -> i
             check_best(state)
         else:
             print(
-                f"there is no {last_path(model_path)}: continuing from the weights alone, with a new optimizer at half"
-                " the learning rate"
+                f"there is no {last_path(model_path)}: continuing from the weights alone, with a new optimizer and a"
+                f" learning rate of {config.LEARNING_RATE}"
             )
             state = state_of_weights(checkpoint, config, alphabet, device, path)
         print(describe(state))

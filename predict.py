@@ -52,13 +52,13 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, html, spreadsheet, resume, calibrate, device, batch_size, workers (see `reading.Job`).
+    lexicon, spelling, html, spreadsheet, resume, calibrate, device, batch_size, workers (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
-    CHARACTER_CONFIDENCES; with a lexicon, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE; with labels, TRUTH, RIGHT and
-    EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon cannot be used, and TypeError
-    where an argument is nothing of these.
+    CHARACTER_CONFIDENCES; with a lexicon or spelling, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE; with labels, TRUTH,
+    RIGHT and EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon cannot be used, and
+    TypeError where an argument is nothing of these.
     """
     import pandas as pd
 
@@ -125,9 +125,11 @@ def main() -> int:
                         " them: adds them, scores, confusions and labels to check")  # fmt: skip
     parser.add_argument("--lexicon", metavar="CSV", help="known names, alone, with a COUNT, or as labels: weighed"
                         " against what the network sees")  # fmt: skip
+    parser.add_argument("--spelling", action="store_true", help="weigh what the network sees against how the training"
+                        " labels are spelled; a lexicon does that, too")  # fmt: skip
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look through the readings")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels and keep it"
-                        " in the checkpoint; with --lexicon also how that is weighed")  # fmt: skip
+                        " in the checkpoint; with --lexicon also how that, and spelling, is weighed")  # fmt: skip
     parser.add_argument("--spreadsheet", action="store_true", help="also write predictions.xlsx, a workbook in which"
                         " every text stays as it is")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep what a stopped run had read, and read the rest")
@@ -170,7 +172,7 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         output_dir,
         labels,
         args.lexicon,
-        **{name: getattr(args, name) for name in ("html", "spreadsheet", "resume", "calibrate")},
+        **{name: getattr(args, name) for name in ("spelling", "html", "spreadsheet", "resume", "calibrate")},
         device=config.DEVICE,
         batch_size=config.BATCH_SIZE,
         workers=config.WORKERS,

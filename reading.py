@@ -17,10 +17,10 @@ from tqdm import tqdm
 from config import READING_BATCH_SIZE, SHIPPED_WEIGHTS, Config
 from dataset import collate, geometry, label_rules
 from htr import parallel
-from htr.confidence import FLOOR, Calibration, Trigrams
+from htr.confidence import FLOOR, Calibration, Ngrams
 from htr.images import Decoded, Found, ImageError, find_files, read_images
 from htr.labels import Alphabet
-from htr.lexicon import Choice, Lexicon, Prior, fit_prior
+from htr.lexicon import TRIGRAMS, Choice, Lexicon, Prior, fit_prior, spelling_of
 from htr.names import Pictures
 from htr.report import LeastSure, write_report
 from htr.scores import FEWEST, LABEL_COLUMNS, Truth
@@ -42,9 +42,10 @@ from utils import (
 )
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
-LEXICON_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
+CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
 WINDOW = 512  # images that are sorted by width together
-SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image
+SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image,
+MORE_SIMILAR = 40  # or, without a lexicon, that are weighed by their spelling
 SHOWN = 12  # readings in the summary
 
 MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
@@ -60,7 +61,7 @@ def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
 
 @dataclass
 class Evidence:
-    """What is known of one image: the greedy reading and, with a lexicon, all candidates, the greedy text first.
+    """What is known of one image: the greedy reading and, with a prior, all candidates, the greedy text first.
 
     features: (len(candidates) + 1, htr.lexicon.FEATURES).
     """
@@ -75,7 +76,7 @@ class Evidence:
 class Reader:
     """A trained network with all that its checkpoint says about images, characters and confidence.
 
-    prior and prior_calibration are set if it reads with a lexicon.
+    prior and prior_calibration are set if it reads with a lexicon or by spelling.
     """
 
     model: CRNN
@@ -88,30 +89,36 @@ class Reader:
 
     @classmethod
     def load(
-        cls, model_path: str | Path, device: str | torch.device | None = "auto", lexicon: str | Path | None = None
+        cls,
+        model_path: str | Path,
+        device: str | torch.device | None = "auto",
+        lexicon: str | Path | None = None,
+        spelling: bool = False,
     ) -> "Reader":
         """Raises HTRError where the checkpoint is missing, damaged or does not fit, the device is not there, the
-        lexicon cannot be read, or the checkpoint was never fitted for one."""
+        lexicon cannot be read, or the checkpoint was never fitted for one, or for spelling."""
         checkpoint = load_checkpoint(model_path)
         config, alphabet = restore_settings(checkpoint, model_path)
         model = build_model(config, alphabet)
         restore_weights(model, weights_of(checkpoint), model_path)
         chosen = choose_device(device)
-        fitted = checkpoint.get("lexicon")
-        if lexicon is not None and fitted is None:
+        way = "lexicon" if lexicon is not None else "spelling" if spelling else ""  # a lexicon weighs spelling, too
+        if way and way not in checkpoint:
             raise HTRError(
-                f"{model_path} was never fitted for reading with a lexicon: fit it on labelled images with predict.py"
-                " PATH --labels CSV --lexicon CSV --calibrate"
+                f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
+                " labelled images with predict.py PATH --labels CSV --lexicon CSV --calibrate"
             )
         try:
             reader = cls(model.to(chosen).fuse(), alphabet, config, chosen)
-            if "calibration" in checkpoint or lexicon is not None:
+            if way or "calibration" in checkpoint:
                 reader.calibration = Calibration.restore(checkpoint["calibration"])
-            if lexicon is not None:
-                trigrams = reader.calibration.trigrams
-                reader.prior = Prior(Lexicon.load(lexicon, label_rules(config)), trigrams, fitted["weights"])
+            if way:
+                fitted, trigrams = checkpoint[way], reader.calibration.trigrams
+                names = None if lexicon is None else Lexicon.load(lexicon, label_rules(config))
+                ngrams = trigrams if names else Ngrams(fitted["ngrams"])
+                reader.prior = Prior(ngrams, names, fitted["weights"])
                 reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise HTRError(f"{model_path} has a calibration that makes no sense: {error}") from error
         return reader
 
@@ -127,11 +134,13 @@ class Reader:
             return [Evidence(text, reading, [text], None) for text, reading in zip(texts, readings, strict=True)]
 
         log_probs = log_probabilities(logits).cpu()
+        lexicon = self.prior.lexicon
+        known = lexicon.near(texts) if lexicon else [[]] * len(texts)
         candidates = []
-        for n, near in enumerate(self.prior.lexicon.near(texts)):
-            similar = similar_labels(log_probs[: lengths[n], n], SIMILAR)
-            known = [word for word in near if self.alphabet.knows(word)]
-            candidates.append(list(dict.fromkeys([texts[n], *map(self.alphabet.decode, similar), *known])))
+        for n, near in enumerate(known):
+            similar = similar_labels(log_probs[: lengths[n], n], SIMILAR if lexicon else MORE_SIMILAR)
+            writable = [word for word in near if self.alphabet.knows(word)]
+            candidates.append(list(dict.fromkeys([texts[n], *map(self.alphabet.decode, similar), *writable])))
         labels = [[self.alphabet.encode(text) for text in several] for several in candidates]
         found = []
         for n, values in enumerate(candidate_log_probs(log_probs, lengths, labels)):
@@ -194,7 +203,7 @@ class Reader:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return COLUMNS + LEXICON_COLUMNS if self.prior else COLUMNS
+        return COLUMNS + CHOICE_COLUMNS if self.prior else COLUMNS
 
     def read_all(self, images: Sequence[MaybeImage], batch_size: int) -> list[Evidence | None]:
         """Read images in batches of similar width; None for those that could not be read.
@@ -226,10 +235,11 @@ class Job:
     """What to read, with what, and where to write it.
 
     paths: images, folders, or pictures in memory (see `htr.images.Held`). output_dir: None writes nothing. labels: a
-    table of true texts. lexicon: a table of known names. html, spreadsheet: write report.html, predictions.xlsx.
-    resume: keep what a stopped run had read. calibrate: first fit the checkpoint's confidence on the labelled images
-    and, with a lexicon, how that is weighed. device: a name or a torch.device. workers: threads that decode images.
-    Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
+    table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the training labels
+    are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
+    calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that and spelling
+    are weighed. device: a name or a torch.device. workers: threads that decode images. Raises WrongUse where these
+    contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -237,6 +247,7 @@ class Job:
     output_dir: str | Path | None = "output"
     labels: str | Path | None = None
     lexicon: str | Path | None = None
+    spelling: bool = False
     html: bool = False
     spreadsheet: bool = False
     resume: bool = False
@@ -327,8 +338,8 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     found = find_files(job.paths)
     if job.calibrate:
         job = calibrate_on(job, found)
-    reader = Reader.load(job.model_path, job.device, job.lexicon)
-    if reader.prior:
+    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
+    if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ())
@@ -364,7 +375,11 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     """The rows of a job, compared with its labels, while they are written to its tables and its journal."""
     job, files = outcome.job, outcome.found.files
     rank = parallel.rank()
-    journal = Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon)) if job.output_dir else None
+    journal = (
+        Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon, spelling=job.spelling))
+        if job.output_dir
+        else None
+    )
     before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
     todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
     outcome.new = len(todo)
@@ -409,27 +424,31 @@ def labelled_before(outcome: Outcome) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------- calibration
 
 
-def fit_confidence(
-    evidence: Sequence[Evidence], truths: Sequence[str], trigrams: Trigrams, lexicon: Lexicon | None
-) -> tuple[Calibration, Prior | None, Calibration | None]:
-    """What a Reader takes as calibration, prior and prior_calibration, fitted on labelled images.
+Labelled = Sequence[tuple[Evidence, str]]  # what was read of images, and their true texts
 
-    The network must not have been trained on these images. With a lexicon, `evidence` must have been read with a prior.
+
+def fit_confidence(labelled: Labelled, trigrams: Ngrams) -> Calibration:
+    """What a Reader takes as calibration, fitted on labelled images that the network was not trained on."""
+    texts = [evidence.text for evidence, _ in labelled]
+    right = [evidence.text == truth for evidence, truth in labelled]
+    return Calibration.fit(trigrams, texts, [evidence.reading.confidence for evidence, _ in labelled], right)
+
+
+def fit_choice(labelled: Labelled, trigrams: Ngrams, prior: Prior) -> tuple[Prior, Calibration]:
+    """What a Reader takes as prior and prior_calibration, fitted on labelled images that it read with `prior`.
+
+    The network must not have been trained on these images.
     """
-    texts = [found.text for found in evidence]
-    right = [text == truth for text, truth in zip(texts, truths, strict=True)]
-    calibration = Calibration.fit(trigrams, texts, [found.reading.confidence for found in evidence], right)
-    if lexicon is None:
-        return calibration, None, None
     places = [
-        found.candidates.index(truth) if truth in found.candidates else len(found.candidates)
-        for found, truth in zip(evidence, truths, strict=True)
+        evidence.candidates.index(truth) if truth in evidence.candidates else len(evidence.candidates)
+        for evidence, truth in labelled
     ]
-    prior = Prior(lexicon, trigrams, fit_prior([found.features for found in evidence], places))
-    choices = [prior.choose(found.candidates, found.features) for found in evidence]
-    right = [choice.text == truth for choice, truth in zip(choices, truths, strict=True)]
+    weights = fit_prior([evidence.features for evidence, _ in labelled], places)
+    prior = dataclasses.replace(prior, weights=weights)
+    choices = [prior.choose(evidence.candidates, evidence.features) for evidence, _ in labelled]
+    right = [choice.text == truth for choice, (_, truth) in zip(choices, labelled, strict=True)]
     texts, probabilities = [choice.text for choice in choices], [choice.probability for choice in choices]
-    return calibration, prior, Calibration.fit(trigrams, texts, probabilities, right)
+    return prior, Calibration.fit(trigrams, texts, probabilities, right)
 
 
 def fitted_on(
@@ -442,24 +461,35 @@ def fitted_on(
 ) -> dict[str, Any]:
     """What a checkpoint should hold so that its confidence is calibrated on these labelled images.
 
-    With a lexicon, also how it is weighed against what the network sees, and what it says names look like. Raises
-    HTRError where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
+    With a lexicon, also how it is weighed against what the network sees, and how its names are spelled. Raises HTRError
+    where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
     """
     reader = Reader.load(model_path, device)
-    trigrams = reader.calibration.trigrams if reader.calibration else Trigrams({})
+
+    def read_with(prior: Prior | None) -> Labelled:
+        reader.prior = prior
+        pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
+        return [(evidence, reader.as_read(truth)) for evidence, truth in pairs if evidence is not None]
+
+    trigrams, prior = reader.calibration.trigrams if reader.calibration else Ngrams({}), None
     if lexicon is not None:
-        trigrams = Trigrams.of(lexicon.words)
-        reader.prior = Prior(lexicon, trigrams)
-    pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
-    pairs = [(evidence, reader.as_read(truth)) for evidence, truth in pairs if evidence is not None]
-    if len(pairs) < FEWEST:
+        trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
+        prior = Prior(trigrams, lexicon)
+    labelled = read_with(prior)
+    if len(labelled) < FEWEST:
         raise HTRError(
-            f"there are {len(pairs)} labelled images that can be read, too few to calibrate on: label at least {FEWEST}"
+            f"there are {len(labelled)} labelled images that can be read, too few to calibrate on: label at least"
+            f" {FEWEST}"
         )
-    calibration, prior, prior_calibration = fit_confidence(*zip(*pairs, strict=True), trigrams, lexicon)
-    fitted: dict[str, Any] = {"calibration": calibration.state()}
-    if prior is not None:
-        fitted["lexicon"] = {"weights": prior.weights, "calibration": prior_calibration.weights}
+    fitted: dict[str, Any] = {"calibration": fit_confidence(labelled, trigrams).state()}
+    if lexicon is not None:
+        prior, calibration = fit_choice(labelled, trigrams, prior)
+        fitted["lexicon"] = {"weights": prior.weights, "calibration": calibration.weights}
+        prior = Prior(spelling_of(lexicon.counts))
+        prior, calibration = fit_choice(read_with(prior), trigrams, prior)
+        fitted["spelling"] = {
+            "ngrams": prior.ngrams.counts, "weights": prior.weights, "calibration": calibration.weights
+        }  # fmt: skip
     return fitted
 
 

@@ -735,8 +735,8 @@ def check_best(state: State) -> None:
 
 
 def calibrate_on_validation(config: Config, lines: Lines, labels: Counter) -> None:
-    """Calibrate the confidence of the best weights on the validation lines, and the weighing of a lexicon, for which
-    all training labels stand in. Of too few lines nothing can be learned, which is said."""
+    """Calibrate the confidence of the best weights on the validation lines, and the weighing of spelling and of a
+    lexicon, for which all training labels stand in. Of too few lines nothing can be learned, which is said."""
     if len(lines) < FEWEST:
         print(
             f"{len(lines)} validation images are too few to calibrate the confidence on, which takes {FEWEST}:"

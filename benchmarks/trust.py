@@ -1,9 +1,10 @@
-"""How good CONFIDENCE is, and what a lexicon gains: fitted on one half of labelled images, measured on the other.
+"""How good CONFIDENCE is, and what spelling and a lexicon gain: fitted on half of labelled images, measured on others.
 
     python benchmarks/trust.py validation_v2/validation --labels written_name_validation.csv --lexicon names.csv
 
 The halves are then swapped, so every image is measured once, by a fit that has not seen it. The table shows the means
-of several such splits; the readings of the first are kept in --runs-dir as greedy.csv and lexicon.csv.
+of several such splits; the readings of the first are kept in --runs-dir as greedy.csv, spelling.csv and lexicon.csv.
+Names are spelled as those of the lexicon are, which should be the training labels.
 """
 
 import argparse
@@ -19,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import geometry, label_rules  # noqa: E402
-from htr.confidence import Trigrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
+from htr.confidence import Ngrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
 from htr.images import find_files, read_images  # noqa: E402
-from htr.lexicon import Lexicon, Prior  # noqa: E402
+from htr.lexicon import TRIGRAMS, Lexicon, Prior, spelling_of  # noqa: E402
 from htr.scores import Score, Truth  # noqa: E402
-from reading import Reader, fit_confidence  # noqa: E402
+from reading import Reader, fit_choice, fit_confidence  # noqa: E402
 
 
 def figures(readings: Sequence[tuple[str, float]], truths: Sequence[str], lexicon: Lexicon) -> dict[str, float]:
@@ -61,23 +62,28 @@ def main() -> None:
     labels = Truth(args.labels, rules, found.files, found.folders).labels
     files = [(name, path) for name, path in found.files if name in labels]
     names, truths = [name for name, _ in files], [labels[name] for name, _ in files]
-    trigrams = Trigrams.of(lexicon.words)
-    reader.prior = Prior(lexicon, trigrams)
-    images = read_images([path for _, path in files], geometry(reader.config), 2)
-    evidence = reader.read_all([image.pixels for image in images], 64)
+    trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
+    images = [image.pixels for image in read_images([path for _, path in files], geometry(reader.config), 2)]
+    labelled = {}
+    for way, prior in (("spelling", Prior(spelling_of(lexicon.counts))), ("lexicon", Prior(trigrams, lexicon))):
+        reader.prior = prior
+        labelled[way] = prior, list(zip(reader.read_all(images, 64), truths, strict=True))
 
-    rows: dict[str, list[dict[str, float]]] = {"greedy": [], "lexicon": []}
+    rows: dict[str, list[dict[str, float]]] = {"greedy": [], "spelling": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)
     for seed in range(args.splits):
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
         halves = order[::2], order[1::2]
-        readings = {"greedy": [("", 0.0)] * len(files), "lexicon": [("", 0.0)] * len(files)}
+        readings = {way: [("", 0.0)] * len(files) for way in rows}
         for fitted_on, measured_on in (halves, halves[::-1]):
-            some, right = [evidence[i] for i in fitted_on], [truths[i] for i in fitted_on]
-            reader.calibration, prior, reader.prior_calibration = fit_confidence(some, right, trigrams, lexicon)
-            for way, reader.prior in (("greedy", None), ("lexicon", prior)):
+            for way in rows:
+                prior, pairs = labelled.get(way, (None, labelled["lexicon"][1]))
+                some = [pairs[i] for i in fitted_on]
+                reader.prior, reader.calibration = None, fit_confidence(some, trigrams)
+                if prior is not None:
+                    reader.prior, reader.prior_calibration = fit_choice(some, trigrams, prior)
                 for i in measured_on:
-                    choice = reader.choose(evidence[i])
+                    choice = reader.choose(pairs[i][0])
                     readings[way][i] = choice.text, choice.probability
         for way, values in readings.items():
             rows[way].append(figures(values, truths, lexicon))

@@ -5,7 +5,7 @@ Works on text and probabilities alone. A calibration is fitted on labelled image
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +17,22 @@ FLOOR = 1e-6  # probabilities closer than this to 0 or 1 are not told apart
 ECE_BINS = 15
 
 
-class Trigrams:
-    """How likely a text is: a character trigram model with Witten-Bell smoothing (Chen and Goodman 1999, 2.1.5).
+class Ngrams:
+    """How likely a text is: a character n-gram model with Witten-Bell smoothing (Chen and Goodman 1999, 2.1.5).
 
-    counts: in how many distinct texts each trigram occurs, with EDGE around the text.
+    counts: how often each run of n characters occurs, with n - 1 times EDGE before each text and EDGE after it.
+    Raises ValueError where they are of several lengths, or occur less than once.
     """
 
-    def __init__(self, counts: dict[str, int]):
+    def __init__(self, counts: Mapping[str, int]):
         self.counts = counts
-        self.levels = [Counter(), Counter(), Counter()]  # of runs of one, two and three characters
-        for trigram, count in counts.items():
-            for length in (1, 2, 3):
-                self.levels[length - 1][trigram[3 - length :]] += count
+        self.order = len(next(iter(counts), EDGE))  # n
+        if any(len(ngram) != self.order or not count >= 1 for ngram, count in counts.items()):
+            raise ValueError("n-grams of several lengths, or counts below 1")
+        self.levels = [Counter() for _ in range(self.order)]  # of runs of one, two, ... characters
+        for ngram, count in counts.items():
+            for length, level in enumerate(self.levels, 1):
+                level[ngram[self.order - length :]] += count
         self.followers, self.totals = Counter(), Counter()  # of what comes before the last character
         for level in self.levels:
             for run, count in level.items():
@@ -37,28 +41,35 @@ class Trigrams:
         self.known: dict[str, float] = {}
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> "Trigrams":
+    def of(cls, texts: Mapping[str, int], order: int, least: int = 1) -> "Ngrams":
+        """Of texts and how often each is to count; runs of `order` characters that occur less than `least` times are
+        left out."""
         counts = Counter()
-        for text in set(texts):
-            padded = EDGE * 2 + text + EDGE
-            counts.update(padded[i : i + 3] for i in range(len(padded) - 2))
-        return cls(dict(sorted(counts.items())))
+        for text, count in texts.items():
+            for ngram in _runs(text, order):
+                counts[ngram] += count
+        return cls({ngram: count for ngram, count in sorted(counts.items()) if count >= least})
 
-    def _log_prob(self, trigram: str) -> float:
-        if trigram not in self.known:
+    def _log_prob(self, ngram: str) -> float:
+        if ngram not in self.known:
             probability = 1 / (self.followers[""] + 1)
-            for length in (1, 2, 3):
-                run = trigram[3 - length :]
+            for length, level in enumerate(self.levels, 1):
+                run = ngram[self.order - length :]
                 total, followers = self.totals[run[:-1]], self.followers[run[:-1]]
                 if total:
-                    probability = (self.levels[length - 1][run] + followers * probability) / (total + followers)
-            self.known[trigram] = math.log(probability)
-        return self.known[trigram]
+                    probability = (level[run] + followers * probability) / (total + followers)
+            self.known[ngram] = math.log(probability)
+        return self.known[ngram]
 
     def log_prob(self, text: str) -> float:
         """log P(text), including its end, in nats."""
-        padded = EDGE * 2 + text + EDGE
-        return sum(self._log_prob(padded[i : i + 3]) for i in range(len(padded) - 2))
+        return sum(map(self._log_prob, _runs(text, self.order)))
+
+
+def _runs(text: str, length: int) -> list[str]:
+    """All runs of so many characters in a text with its edges."""
+    padded = EDGE * (length - 1) + text + EDGE
+    return [padded[i : i + length] for i in range(len(text) + 1)]
 
 
 def log_odds(probability: float) -> float:
@@ -95,7 +106,7 @@ class Calibration:
     log-probability per character. weights: of these two, and the constant; ValueError where there are not three.
     """
 
-    trigrams: Trigrams
+    trigrams: Ngrams
     weights: Sequence[float] = (1.0, 0.0, 0.0)  # leaves the model's probability as it is
 
     def __post_init__(self):
@@ -112,7 +123,7 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls, trigrams: Trigrams, texts: Sequence[str], probabilities: Sequence[float], right: Sequence[bool]
+        cls, trigrams: Ngrams, texts: Sequence[str], probabilities: Sequence[float], right: Sequence[bool]
     ) -> "Calibration":
         """Fit on readings of labelled images: their texts, the model's probabilities, and whether they are right."""
         import torch
@@ -132,7 +143,7 @@ class Calibration:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Calibration":
-        return cls(Trigrams(state["trigrams"]), [float(weight) for weight in state["weights"]])
+        return cls(Ngrams(state["trigrams"]), [float(weight) for weight in state["weights"]])
 
 
 # ---------------------------------------------------------------------------------------------- measures

@@ -1,4 +1,5 @@
-"""A prior over names: a list of known ones, weighed against what the network saw.
+"""A prior over texts: a list of known names, or the spelling of the training labels, weighed against what the network
+saw.
 
 Every reading is a choice among candidates: what the network reads by itself, what else its frames may say, and the
 known names close to it. A log-linear model, fitted on labelled images, gives each candidate a probability from its
@@ -6,9 +7,10 @@ exact CTC probability and from how common or how name-like it is. "None of these
 unknown names survive and the probabilities mean what they say.
 """
 
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-from htr.confidence import FLOOR, Trigrams, fit_weights
+from htr.confidence import FLOOR, Ngrams, fit_weights
 from htr.labels import TEXT_COLUMNS, LabelRules, find_column, layout_of, read_table
 from htr.names import has_suffix
 from htr.scripts import HTRError
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 
 NAME_COLUMNS = ("identity", "name", *TEXT_COLUMNS)
 NEAREST = 32  # known names that a reading is compared with
+TRIGRAMS = 3  # characters, of the names of a lexicon
+SPELLING = 5  # characters, of the labels that spelling is learned from;
+RARE = 66_000  # runs of so many that occur less than once in this number of labels are left out
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
-# Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its trigram
+# Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its n-gram
 # log-probability, its length, and whether it is the greedy reading. Of "none of these": the log of the probability
 # that the candidates leave, and a constant.
 FEATURES = 8
@@ -111,12 +116,20 @@ class Choice:
     runner_up_probability: float
 
 
+def spelling_of(labels: Mapping[str, int]) -> Ngrams:
+    """How labels are spelled, of these and how often each occurs."""
+    return Ngrams.of(labels, SPELLING, math.ceil(sum(labels.values()) / RARE))
+
+
 @dataclass
 class Prior:
-    """Chooses among candidates. weights: one per feature, see FEATURES; ValueError where there are more or fewer."""
+    """Chooses among candidates. ngrams: of known names, or of labels where there is no lexicon, and no name is known.
 
-    lexicon: Lexicon
-    trigrams: Trigrams
+    weights: one per feature, see FEATURES; ValueError where there are more or fewer.
+    """
+
+    ngrams: Ngrams
+    lexicon: Lexicon | None = None
     weights: Sequence[float] = NEUTRAL
 
     def __post_init__(self):
@@ -127,12 +140,11 @@ class Prior:
         """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""
         rows = []
         for place, (text, log_prob) in enumerate(zip(candidates, log_probs, strict=True)):
-            count = self.lexicon.counts.get(text, 0)
-            if count:
+            if count := self.lexicon.counts.get(text, 0) if self.lexicon else 0:
                 rows.append((log_prob, 1, np.log(count / self.lexicon.total) / 10, 0, 0, 0, 0, 0))
             else:
-                trigrams = self.trigrams.log_prob(text) / 10
-                rows.append((log_prob, 0, 0, trigrams, (len(text) + 1) / 10, float(place == 0), 0, 0))
+                spelling = self.ngrams.log_prob(text) / 10
+                rows.append((log_prob, 0, 0, spelling, (len(text) + 1) / 10, float(place == 0), 0, 0))
         rest = max(1 - float(np.exp(log_probs).sum()), FLOOR)
         rows.append((0, 0, 0, 0, 0, 0, np.log(rest), 1))
         return np.array(rows, dtype=np.float64)

@@ -23,12 +23,14 @@ import reading
 from benchmarks.pictures import VARIANTS
 from config import SHIPPED_WEIGHTS
 from dataset import geometry
+from htr.confidence import Ngrams
 from htr.images import Decoded, find_files, to_line
+from htr.lexicon import NEUTRAL
 from htr.scores import LABEL_COLUMNS
 from htr.scripts import HTRError
 from htr.tables import Journal
 from predict import predict_batch, predict_single_image
-from reading import COLUMNS, LEXICON_COLUMNS, Reader
+from reading import CHOICE_COLUMNS, COLUMNS, Reader
 from utils import load_checkpoint, save_checkpoint
 
 THE_DESCRIPTION = """
@@ -378,7 +380,7 @@ def test_a_run_that_was_stopped_is_not_forgotten_silently(folder, script):
     (folder / "output" / "predictions.partial.jsonl").write_text('{"key": "other", "started": 1.0}\n')
     done = script(folder, "predict.py", "--resume", check=False)
     assert done.returncode == 1
-    assert "another checkpoint or lexicon" in done.stderr
+    assert "another checkpoint, lexicon or setting of --spelling" in done.stderr
     assert "--resume would have continued it" in script(folder, "predict.py").stdout
 
 
@@ -406,7 +408,7 @@ def test_an_own_checkpoint_comes_before_the_shipped_weights(folder, script):
 
 def test_training_calibrates_and_a_calibration_changes_no_text(folder, script, data_dir):
     checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
-    assert {"calibration", "lexicon"} <= checkpoint.keys()
+    assert {"calibration", "lexicon", "spelling"} <= checkpoint.keys()
     script(folder, "predict.py")
     calibrated = table(folder / "output" / "predictions.csv")
     del checkpoint["calibration"]
@@ -421,7 +423,7 @@ def test_a_lexicon_is_weighed(folder, script, data_dir):
     labels = data_dir / "CSV" / "written_name_test.csv"
     done = script(folder, "predict.py", "--lexicon", labels, "--labels", labels)
     rows = table(folder / "output" / "predictions.csv")
-    assert tuple(rows.columns) == COLUMNS + LEXICON_COLUMNS + LABEL_COLUMNS
+    assert tuple(rows.columns) == COLUMNS + CHOICE_COLUMNS + LABEL_COLUMNS
     assert "labelled images" in done.stdout
     script(folder, "predict.py")
     assert rows["GREEDY"].tolist() == table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
@@ -429,20 +431,45 @@ def test_a_lexicon_is_weighed(folder, script, data_dir):
         assert float(runner_up) >= 0 and float(confidence) + float(runner_up) <= 1.00001
 
 
+def test_spelling_is_weighed_without_a_list_of_names(folder, script, data_dir):
+    labels = data_dir / "CSV" / "written_name_test.csv"
+    script(folder, "predict.py")
+    greedy = table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
+    done = script(folder, "predict.py", "--spelling", "--labels", labels)
+    rows = table(folder / "output" / "predictions.csv")
+    assert tuple(rows.columns) == COLUMNS + CHOICE_COLUMNS + LABEL_COLUMNS
+    assert "lexicon" not in done.stdout
+    assert rows["GREEDY"].tolist() == greedy
+    assert all(0 <= float(confidence) <= 1 for confidence in rows["CONFIDENCE"])
+    assert all(rows["RUNNER_UP"] != rows["PREDICTION"])
+    # What the weights say decides, not the network alone: names like the labels, and nothing but them.
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
+    checkpoint["spelling"]["weights"] = [0.0, 0.0, 0.0, 100.0, 0.0, 0.0, 0.0, 0.0]
+    save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
+    script(folder, "predict.py", "--spelling")
+    spelling = Ngrams(checkpoint["spelling"]["ngrams"])
+    read = table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
+    assert read != greedy
+    assert all(spelling.log_prob(text) >= spelling.log_prob(other) for text, other in zip(read, greedy, strict=True))
+
+
 def test_a_checkpoint_is_calibrated_on_labelled_images(folder, script, data_dir):
     images = data_dir / "validation_v2" / "validation"
     flags = (images, "--labels", data_dir / "CSV" / "written_name_validation.csv", "--calibrate")
     before = load_checkpoint(folder / "htr_crnn_mini.pth")
-    del before["calibration"], before["lexicon"]
+    del before["calibration"], before["lexicon"], before["spelling"]
     save_checkpoint(before, folder / "htr_crnn_mini.pth")
-    done = script(folder, "predict.py", "--lexicon", data_dir / "CSV" / "written_name_train.csv", check=False)
-    assert done.returncode == 1
-    assert "--calibrate" in done.stderr
+    lexicon = ("--lexicon", data_dir / "CSV" / "written_name_train.csv")
+    for way in (lexicon, ("--spelling",)):
+        done = script(folder, "predict.py", *way, check=False)
+        assert done.returncode == 1
+        assert "was never fitted for reading" in done.stderr
+        assert "--lexicon CSV --calibrate" in done.stderr
     assert "confidence calibrated on" in script(folder, "predict.py", *flags).stdout
     assert load_checkpoint(folder / "htr_crnn_mini.pth").keys() == before.keys() | {"calibration"}
-    script(folder, "predict.py", *flags, "--lexicon", data_dir / "CSV" / "written_name_train.csv")
+    script(folder, "predict.py", *flags, *lexicon)
     after = load_checkpoint(folder / "htr_crnn_mini.pth")
-    assert after.keys() == before.keys() | {"calibration", "lexicon"}
+    assert after.keys() == before.keys() | {"calibration", "lexicon", "spelling"}
     assert all(torch.equal(after["model"][name], weight) for name, weight in before["model"].items())
 
 
@@ -498,12 +525,22 @@ def test_calibrating_needs_labels(folder, script):
 
 
 @pytest.mark.parametrize(
-    "broken", [{"calibration": {"weights": "x"}}, {"lexicon": {"weights": [1.0], "calibration": [1.0, 0.0, 0.0]}}]
+    ("way", "broken"),
+    [
+        ("lexicon", {"calibration": {"weights": "x"}}),
+        ("lexicon", {"lexicon": {"weights": [1.0], "calibration": [1.0, 0.0, 0.0]}}),
+        ("spelling", {"spelling": {"ngrams": {}, "weights": [1.0], "calibration": [1.0, 0.0, 0.0]}}),
+        ("spelling", {"spelling": {"ngrams": {"AB": 1, "A": 1}, "weights": NEUTRAL, "calibration": [1.0, 0.0, 0.0]}}),
+        ("spelling", {"spelling": {"ngrams": {7: 1}, "weights": NEUTRAL, "calibration": [1.0, 0.0, 0.0]}}),
+        ("spelling", {"spelling": {"ngrams": [1], "weights": NEUTRAL, "calibration": [1.0, 0.0, 0.0]}}),
+        ("spelling", {"spelling": {}}),
+        ("spelling", {"spelling": 5}),
+    ],
 )
-def test_a_calibration_that_makes_no_sense(folder, script, data_dir, broken):
+def test_a_calibration_that_makes_no_sense(folder, script, data_dir, way, broken):
     save_checkpoint(load_checkpoint(folder / "htr_crnn_mini.pth") | broken, folder / "htr_crnn_mini.pth")
-    lexicon = data_dir / "CSV" / "written_name_train.csv"
-    done = script(folder, "predict.py", "--lexicon", lexicon, check=False)
+    lexicon = [data_dir / "CSV" / "written_name_train.csv"] * (way == "lexicon")
+    done = script(folder, "predict.py", f"--{way}", *lexicon, check=False)
     assert done.returncode == 1
     assert "makes no sense" in done.stderr
 

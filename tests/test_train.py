@@ -91,7 +91,7 @@ def test_two_epochs_and_two_more_are_four_bit_for_bit(tmp_path, script, trained,
     assert same(last, last_of_four)
     # The best file may be of the first two epochs; it then names another number of epochs to come.
     assert best["epoch"] == best_of_four["epoch"]
-    for part in ("model", "calibration", "lexicon"):
+    for part in ("model", "calibration", "lexicon", "spelling"):
         assert same(best[part], best_of_four[part])
 
 
@@ -367,7 +367,7 @@ def test_few_validation_lines_do_not_calibrate(tmp_path, script, data_dir):
     flags = [*SMALL, "--validation-samples", 12, "--epochs", 1]
     done = script(tmp_path, "train.py", "--data-dir", data_dir, *flags)
     assert "12 validation images are too few to calibrate the confidence on, which takes 50" in done.stdout
-    assert not {"calibration", "lexicon"} & load_checkpoint(tmp_path / "htr_crnn_mini.pth").keys()
+    assert not {"calibration", "lexicon", "spelling"} & load_checkpoint(tmp_path / "htr_crnn_mini.pth").keys()
 
 
 def test_a_run_goes_on_where_its_device_is_not(tmp_path, script, trained):

@@ -8,18 +8,18 @@ import torch
 from htr.confidence import (
     EDGE,
     Calibration,
-    Trigrams,
+    Ngrams,
     auroc,
     coverage_curve,
     expected_calibration_error,
     fit_weights,
 )
 
-NAMES = ["ANNA", "ANNE", "HANNA", "LEA", "LEON"]
+NAMES = dict.fromkeys(["ANNA", "ANNE", "HANNA", "LEA", "LEON"], 1)
 
 
 def test_trigrams_by_hand():
-    trigrams = Trigrams.of(["A"])  # the runs are: edge edge A, edge A edge
+    trigrams = Ngrams.of({"A": 1}, 3)  # the runs are: edge edge A, edge A edge
     # one character: A once, the edge once, of two kinds; a third one stands for all unknown
     unigram = (1 + 2 * (1 / 3)) / (2 + 2)
     bigram = (1 + 1 * unigram) / (1 + 1)
@@ -27,24 +27,37 @@ def test_trigrams_by_hand():
     assert trigrams.log_prob("A") == pytest.approx(2 * math.log(trigram))
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
 @pytest.mark.parametrize("before", ["", "A", "AN", "ANN", "Z", "LE"])
-def test_what_follows_has_probability_one_in_all(before):
-    trigrams = Trigrams.of(NAMES)
-    context = (EDGE * 2 + before)[-2:]
+def test_what_follows_has_probability_one_in_all(before, order):
+    ngrams = Ngrams.of(NAMES | {"ANNE": 7}, order)
+    context = (EDGE * (order - 1) + before)[len(before) :]
     known = [*sorted(set("".join(NAMES))), EDGE]
-    total = sum(math.exp(trigrams._log_prob(context + character)) for character in (*known, "?"))
+    total = sum(math.exp(ngrams._log_prob(context + character)) for character in (*known, "?"))
     assert total == pytest.approx(1)
 
 
 def test_texts_like_the_known_ones_are_likelier():
-    trigrams = Trigrams.of(NAMES)
+    trigrams = Ngrams.of(NAMES, 3)
     assert trigrams.log_prob("HANNE") > trigrams.log_prob("NEHNA") > trigrams.log_prob("ZQXWV")
     assert trigrams.log_prob("") < 0
-    assert Trigrams({}).log_prob("ANNA") == 0  # knows nothing
+    assert Ngrams({}).log_prob("ANNA") == 0  # knows nothing
 
 
-def test_names_count_once_in_any_order():
-    assert Trigrams.of(NAMES * 3).counts == Trigrams.of(reversed(NAMES)).counts
+def test_the_order_of_texts_does_not_matter():
+    assert list(Ngrams.of(NAMES, 3).counts) == list(Ngrams.of(dict(reversed(NAMES.items())), 3).counts)
+
+
+def test_texts_count_as_often_as_they_occur():
+    counts = Ngrams.of({"AA": 2, "A": 3}, 2).counts
+    assert counts == {EDGE + "A": 5, "AA": 2, "A" + EDGE: 5}
+    assert Ngrams.of({"AA": 2, "A": 3}, 2, least=3).counts == {EDGE + "A": 5, "A" + EDGE: 5}
+
+
+@pytest.mark.parametrize("counts", [{"AB": 1, "ABC": 1}, {"AB": 0}, {"AB": -1}, {"AB": math.nan}])
+def test_what_are_no_counts_is_refused(counts):
+    with pytest.raises(ValueError, match="n-grams of several lengths, or counts below 1"):
+        Ngrams(counts)
 
 
 def test_fit_weights_finds_the_minimum():
@@ -59,14 +72,14 @@ def overconfident(count, seed=0):
     texts, probabilities, right = [], [], []
     for _ in range(count):
         named, p = random.random() < 0.5, random.random()
-        texts.append(random.choice(NAMES) if named else "".join(random.sample("QXZWKV", 4)))
+        texts.append(random.choice(list(NAMES)) if named else "".join(random.sample("QXZWKV", 4)))
         probabilities.append(p)
         right.append(random.random() < 1 / (1 + math.exp(-(0.5 * math.log(p / (1 - p)) + (1 if named else -1)))))
     return texts, probabilities, right
 
 
 def test_a_fitted_calibration_holds_on_other_data():
-    trigrams = Trigrams.of(NAMES)
+    trigrams = Ngrams.of(NAMES, 3)
     calibration = Calibration.fit(trigrams, *overconfident(2000))
     texts, raw, right = overconfident(4000, seed=1)
     fitted = [calibration(*pair) for pair in zip(texts, raw, strict=True)]
@@ -76,7 +89,7 @@ def test_a_fitted_calibration_holds_on_other_data():
 
 
 def test_a_calibration_survives_being_kept():
-    calibration = Calibration.fit(Trigrams.of(NAMES), *overconfident(100))
+    calibration = Calibration.fit(Ngrams.of(NAMES, 3), *overconfident(100))
     again = Calibration.restore(calibration.state())
     assert [again(text, 0.3) for text in NAMES] == [calibration(text, 0.3) for text in NAMES]
 
@@ -85,7 +98,7 @@ def test_a_calibration_survives_being_kept():
 @pytest.mark.parametrize("text", ["", "ANNA", "é" * 300])
 @pytest.mark.parametrize("probability", [0.0, 1e-45, 0.5, 1.0])
 def test_always_a_probability(text, probability, right):
-    calibration = Calibration.fit(Trigrams.of(NAMES), [text] * 5, [probability] * 5, [right] * 5)
+    calibration = Calibration.fit(Ngrams.of(NAMES, 3), [text] * 5, [probability] * 5, [right] * 5)
     assert 0 <= calibration(text, probability) <= 1
     assert abs(calibration(text, probability) - right) < 0.5
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from htr.confidence import Trigrams
+from htr.confidence import EDGE, Ngrams
 from htr.labels import LabelRules
-from htr.lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior
+from htr.lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior, spelling_of
 from htr.scripts import HTRError
 
 RULES = LabelRules(uppercase=True, ignored=("EMPTY", "UNREADABLE"))
@@ -65,7 +65,8 @@ def test_near_names_are_all_found_nearest_first():
 
 
 def make_prior(weights=NEUTRAL):
-    return Prior(Lexicon({"ANNE": 90, "ANNA": 10}), Trigrams.of(["ANNE", "ANNA"]), weights)
+    names = {"ANNE": 90, "ANNA": 10}
+    return Prior(Ngrams.of(dict.fromkeys(names, 1), 3), Lexicon(names), weights)
 
 
 def choose(prior, candidates, probabilities):
@@ -85,6 +86,24 @@ def test_known_names_win_only_where_the_network_allows_it():
     assert choose(prior, ["ANNF", "ANNE", "ANNA"], [0.6, 0.3, 0.05]).text == "ANNE"
     assert choose(prior, ["ANNF", "ANNA", "ANNE"], [0.6, 0.2, 0.19]).text == "ANNE"  # the more frequent one
     assert choose(prior, ["ANNF", "ANNE"], [0.99, 1e-5]).text == "ANNF"  # an unknown name survives
+
+
+def test_spelling_decides_between_texts_that_look_alike():
+    spelling = spelling_of({"ANNE": 90, "ANNA": 10, "JEANNE": 50, "XQ": 1})
+    weights = (1.0, 5.0, 5.0, 5.0, 5.0, 0.0, 1.0, 0.0)  # those of known names have no effect: no name is known
+    prior = Prior(spelling, weights=weights)
+    assert choose(prior, ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNE"
+    assert choose(prior, ["ANNF", "ANNE"], [0.99, 1e-9]).text == "ANNF"
+    assert choose(Prior(spelling, weights=NEUTRAL), ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNF"
+    features = prior.features(["ANNE"], [-0.5])
+    assert features[0].tolist() == [-0.5, 0, 0, spelling.log_prob("ANNE") / 10, 0.5, 1, 0, 0]
+
+
+def test_rare_runs_of_many_labels_are_left_out():
+    few = spelling_of({"ANNE": 65_999, "XQ": 1})
+    assert few.order == 5
+    assert few.counts[EDGE * 4 + "X"] == 1  # of 66,000 labels
+    assert set(spelling_of({"ANNE": 66_000, "XQ": 1}).counts) == set(spelling_of({"ANNE": 1}).counts)
 
 
 def test_a_lone_candidate_has_no_runner_up():

@@ -1,0 +1,125 @@
+"""Make the shipped weights from the data: the scans, drawn pictures of real names, and words in lower case.
+
+    python benchmarks/shipped_weights.py --data-dir DIR --names CSV --words DHSD OUT
+
+DIR is the Kaggle dataset, the names' CSV has the columns NAME and COUNT (gzip is fine), and DHSD is the Deutscher
+Handschriften-Datensatz (doi 10.5281/zenodo.18743313, CC BY 4.0): a table data.csv with the columns file_name, text and
+writer_id. Its writers from 30 on are left out, so that own_hand.py can read them as strangers.
+
+OUT/data gets the Kaggle layout: its training images are those of DIR, the drawn ones (htr/synthetic.py) and the words,
+its validation images those of DIR. Then train.py and predict.py make OUT/htr_crnn_names.pth. The same command goes on
+with a training that was stopped.
+"""
+
+import argparse
+import csv
+import random
+import shutil
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dataset import find_images, find_labels  # noqa: E402
+from htr.labels import clean_label, read_labels  # noqa: E402
+from htr.synthetic import GLYPHS, draw_form  # noqa: E402
+from utils import last_path  # noqa: E402
+
+DRAWABLE = {*GLYPHS, " "}
+DRAWN = 1500  # pictures of names
+EPOCHS = 20
+STRANGERS = 30  # the first writer whose words are left out
+Rows = list[tuple[str, str]]  # file name, text
+
+
+def read_names(path: Path, longest: int = 24) -> tuple[list[str], list[float]]:
+    """Names that can be drawn, and their weights: the square root of the count, so that rare names come too."""
+    table = pd.read_csv(path, dtype={"NAME": str, "COUNT": int}, keep_default_na=False)
+    counts = {clean_label(name, uppercase=True): count for name, count in zip(table.NAME, table.COUNT, strict=True)}
+    counts = {name: count for name, count in counts.items() if 0 < len(name) <= longest and DRAWABLE.issuperset(name)}
+    return list(counts), [count**0.5 for count in counts.values()]
+
+
+def draw_names(names: Path, folder: Path) -> Rows:
+    """Draw pictures of names into a folder."""
+    names, weights = read_names(names)
+    rng, rows = random.Random("shipped weights"), []
+    for number, name in enumerate(rng.choices(names, weights, k=DRAWN), 1):
+        rows.append((f"DRAWN_{number:05}.jpg", name))
+        draw_form(name, rng).save(folder / rows[-1][0], quality=85)
+    return rows
+
+
+def in_plain_capitals(text: str) -> str:
+    """As the names of the scans are written: in capitals without accents, ß as SS."""
+    return "".join(c for c in unicodedata.normalize("NFKD", clean_label(text, uppercase=True)) if c.isascii())
+
+
+def copy_words(words: Path, folder: Path, known: set[str]) -> Rows:
+    """Copy the words' pictures into a folder; those whose text holds other characters than `known` are left out."""
+    rows, left_out = [], 0
+    with open(words / "data.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            text = in_plain_capitals(row["text"])
+            if int(row["writer_id"]) >= STRANGERS:
+                continue
+            if not known.issuperset(text):
+                left_out += 1
+                continue
+            rows.append((f"WORD_{Path(row['file_name']).name}", text))
+            shutil.copyfile(words / row["file_name"], folder / rows[-1][0])
+    print(f"{len(rows):,} words, {left_out} more left out, whose text holds characters that no name has")
+    return rows
+
+
+def make_data(data_dir: Path, names: Path, words: Path, out: Path) -> None:
+    """The dataset that the shipped weights are trained on, in the Kaggle layout."""
+    tables = {}
+    for split in ("train", "validation"):
+        tables[split] = read_labels(find_labels(data_dir, split))
+        shutil.copytree(find_images(data_dir, split), out / f"{split}_v2" / split)
+    folder = out / "train_v2" / "train"
+    folder.chmod(0o755)  # of a read-only dataset
+    known = {*"".join(clean_label(text, uppercase=True) for text in tables["train"].IDENTITY)}
+    rows = draw_names(names, folder) + copy_words(words, folder, known)
+    tables["train"] = pd.concat([tables["train"], pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"])])
+    (out / "CSV").mkdir()
+    for split, table in tables.items():
+        table.to_csv(out / "CSV" / f"written_name_{split}.csv", index=False)
+
+
+def run(script: str, *args: str | Path | int) -> None:
+    """Run a script of the repository; its failure ends this one."""
+    if status := subprocess.run([sys.executable, ROOT / script, *map(str, args)], check=False).returncode:
+        sys.exit(status)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset of names")
+    parser.add_argument("--names", type=Path, required=True, help="CSV of names: NAME,COUNT")
+    parser.add_argument("--words", type=Path, required=True, help="folder of the Deutscher Handschriften-Datensatz")
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+
+    data, model = args.out / "data", args.out / "htr_crnn_names.pth"
+    if not (data / "CSV" / "written_name_validation.csv").exists():
+        shutil.rmtree(data, ignore_errors=True)
+        make_data(args.data_dir, args.names, args.words, data)
+    if last_path(model).exists():
+        run("continue_train.py", "--finish", "--data-dir", data, "--model-path", model)
+    else:
+        run("train.py", "--data-dir", data, "--model-path", model, "--num-samples", 0, "--validation-samples", 0,
+            "--epochs", EPOCHS, "--lr-cycle", EPOCHS, "--lr-patience", EPOCHS)  # fmt: skip
+    run("predict.py", data / "validation_v2" / "validation", "--model-path", model, "--lexicon", args.names,
+        "--labels", data / "CSV" / "written_name_validation.csv", "--calibrate",
+        "--output-dir", args.out / "output")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
