@@ -2,6 +2,7 @@
 
     python benchmarks/own_hand.py --data-dir DHSD               # lines of 29 writers, read those of four others
     python benchmarks/own_hand.py --data-dir DHSD --person      # then lines of each of the four
+    python benchmarks/own_hand.py --data-dir DHSD --person --start CHECKPOINT   # from other weights than those
     python benchmarks/own_hand.py --data-dir DHSD --peers 200   # kraken and PyLaia, with the same lines and minutes
     python benchmarks/own_hand.py --data-dir DHSD --peers 200 --names DIR   # kraken, too, from a model of names
 
@@ -28,7 +29,7 @@ from peers import Kraken, PyLaia, Rows, our_texts, rows_of, score, seconds, writ
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from config import flag_named  # noqa: E402
+from config import SHIPPED_WEIGHTS, flag_named  # noqa: E402
 from htr.labels import clean_label  # noqa: E402
 from htr.scores import Score  # noqa: E402
 from training import schedule  # noqa: E402
@@ -36,7 +37,6 @@ from training import schedule  # noqa: E402
 WATCHED, APART = (30, 31), (32, 33)  # writers whose lines are never trained on, but for their own in --person
 SIZES = (50, 100, 200, 500, 1000, 0)  # lines; 0 = all
 OF_A_PERSON = (20, 40, 80)
-STARTS = {"the shipped weights": "shipped", "nothing": "nothing"}
 PICTURES = "pictures"  # a link to the folder of the data
 
 
@@ -92,8 +92,8 @@ def cells(*scores: Score) -> str:
     return " | ".join(f"{one.cer:.3f} / {one.right / one.images:.3f}" for one in scores)
 
 
-def curve(runs: Path, data_dir: Path, writers: dict[int, Rows], sizes: Sequence[int]) -> dict[str, list]:
-    """Train on more and more lines of many writers, from the shipped weights and from nothing.
+def curve(runs: Path, data_dir: Path, writers: dict[int, Rows], sizes: Sequence[int], start: Path) -> dict[str, list]:
+    """Train on more and more lines of many writers, from some weights and from nothing.
 
     From nothing, train.py gets as many epochs of as many batches, and its own settings for the rest. Returns, for each
     start, (lines, CER of all four writers).
@@ -101,19 +101,23 @@ def curve(runs: Path, data_dir: Path, writers: dict[int, Rows], sizes: Sequence[
     groups = {f"{part[0]}-{part[-1]}": [row for one in part for row in writers[one]] for part in (WATCHED, APART)}
     trained = [row for writer in sorted(writers) if writer not in WATCHED + APART for row in writers[writer]]
     random.Random(0).shuffle(trained)
-    points = {start: [] for start in STARTS}
+    starts = {name_of(start): ("--pretrained", start), "nothing": ()}
+    points = {name: [] for name in starts}
     print(f"| lines | from | minutes | writers {' | '.join(groups)} | all four |\n" + "|---" * 6 + "|")
     for size in sizes:
         rows = trained[: size or None]
-        for start, short in STARTS.items():
-            folder = runs / f"{short}-{len(rows)}"
+        for name, flags in starts.items():
+            folder = runs / f"{name}-{len(rows)}"
             write_set(folder, data_dir, {"train.csv": rows, "validation.csv": groups[f"{WATCHED[0]}-{WATCHED[-1]}"]})
-            flags = ("--pretrained",) if short == "shipped" else same_length(len(rows))
-            minutes, scores = train_and_read(folder, flags, groups)
+            minutes, scores = train_and_read(folder, flags or same_length(len(rows)), groups)
             whole = both(*scores.values())
-            points[start].append((len(rows), whole.cer))
-            print(f"| {len(rows):,} | {start} | {minutes:.1f} | {cells(*scores.values(), whole)} |", flush=True)
+            points[name].append((len(rows), whole.cer))
+            print(f"| {len(rows):,} | {name} | {minutes:.1f} | {cells(*scores.values(), whole)} |", flush=True)
     return points
+
+
+def name_of(start: Path) -> str:
+    return "shipped" if start == SHIPPED_WEIGHTS else start.stem
 
 
 def same_length(lines: int) -> list[str]:
@@ -122,21 +126,23 @@ def same_length(lines: int) -> list[str]:
     return [part for name in names for part in (flag_named(name), str(schedule(lines)[name]))]
 
 
-def person(runs: Path, data_dir: Path, writers: dict[int, Rows]) -> None:
-    """Train on lines of one person more, from weights that know many others but not this one."""
-    base = (runs / f"shipped-{sum(len(rows) for one, rows in writers.items() if one not in WATCHED + APART)}").resolve()
-    if not (base / "htr_crnn_mini.pth").exists():
-        sys.exit(f"there is no {base / 'htr_crnn_mini.pth'}: run this script without --person before")
+def person(runs: Path, data_dir: Path, writers: dict[int, Rows], start: Path | None) -> None:
+    """Train on lines of one person more, by default from weights that know many others but not this one."""
+    others = sum(len(rows) for one, rows in writers.items() if one not in WATCHED + APART)
+    base = start or runs / f"shipped-{others}" / "htr_crnn_mini.pth"
+    if not base.exists():
+        sys.exit(f"there is no {base}: run this script without --person before")
+    runs = runs / name_of(start) if start else runs
     table, minutes = defaultdict(dict), defaultdict(list)
     for writer in WATCHED + APART:
         others = {"others": writers[writer][max(OF_A_PERSON) :]}
         folder = runs / f"writer-{writer}"
         folder.mkdir(parents=True, exist_ok=True)
-        table[0][writer] = read(folder, base / "htr_crnn_mini.pth", others)["others"]
+        table[0][writer] = read(folder, base, others)["others"]
         for lines in OF_A_PERSON:
             folder = runs / f"writer-{writer}-{lines}"
             write_set(folder, data_dir, {"labels.csv": writers[writer][:lines]})
-            needed, scores = train_and_read(folder, ("--pretrained", base / "htr_crnn_mini.pth"), others)
+            needed, scores = train_and_read(folder, ("--pretrained", base), others)
             table[lines][writer] = scores["others"]
             minutes[lines].append(needed)
     print(f"| lines | minutes | writer {' | '.join(map(str, WATCHED + APART))} | mean CER |\n" + "|---" * 7 + "|")
@@ -200,6 +206,8 @@ def main() -> None:
         "--sizes", type=int, nargs="+", default=SIZES, help="lines to train on; 0 = all (default: %(default)s)"
     )
     parser.add_argument("--person", action="store_true", help="train on lines of one person")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="weights to start from (default: the shipped"
+                        " ones; with --person those of all lines of the others)")  # fmt: skip
     parser.add_argument("--peers", type=int, metavar="LINES", help="train kraken and PyLaia on so many lines")
     parser.add_argument(
         "--names", type=Path, help="with --peers: folder of the Kaggle dataset, for kraken to start from"
@@ -209,12 +217,13 @@ def main() -> None:
     args = parser.parse_args()
     data_dir, programs = args.data_dir.resolve(), args.runs_dir.resolve()
     runs, writers = programs / "own_hand", read_writers(data_dir)
+    start = args.start and args.start.resolve()
     if args.person:
-        person(runs, data_dir, writers)
+        person(runs, data_dir, writers, start)
     elif args.peers:
         peers(runs, writers, args.peers, args.names, programs)
     else:
-        points = curve(runs, data_dir, writers, args.sizes)
+        points = curve(runs, data_dir, writers, args.sizes, start or SHIPPED_WEIGHTS)
         if args.picture:
             draw(points, args.picture)
 
