@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config import READING_BATCH_SIZE, SHIPPED_WEIGHTS, Config
+from config import READING_BATCH_SIZE, Config
 from dataset import collate, geometry, label_rules
 from htr import parallel
 from htr.confidence import FLOOR, Calibration, Ngrams
@@ -32,6 +32,7 @@ from utils import (
     autocast,
     build_model,
     choose_device,
+    is_shipped,
     load_checkpoint,
     memory_advice,
     only_training,
@@ -513,7 +514,7 @@ def calibrate_on(job: Job, found: Found) -> Job:
     lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None
     texts = [text for _, text in labelled]
     target = Path(job.model_path)
-    if target.resolve() == SHIPPED_WEIGHTS.resolve():
+    if is_shipped(target):
         target = Path(f"{target.stem}.calibrated.pth")
     with only_training(target):
         fitted = fitted_on(job.model_path, images, texts, lexicon, job.device, job.batch_size)

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
+from config import DEMO, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config, add_flags, typed_settings
 from htr.scripts import run
 
 
@@ -22,9 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train a handwriting reader from scratch.", allow_abbrev=False)
     parser.add_argument("--demo", action="store_true", help="draw a small dataset and train on it, all in demo/")
     parser.add_argument("--dry-run", action="store_true", help="check data and model, run one batch, write nothing")
-    parser.add_argument("--pretrained", nargs="?", const=SHIPPED_WEIGHTS, metavar="CHECKPOINT", help="start from the"
-                        " weights of a checkpoint, by default the shipped ones; characters of your labels that it lacks"
-                        " are added")  # fmt: skip
+    parser.add_argument("--pretrained", nargs="?", const=True, metavar="CHECKPOINT", help="start from the weights"
+                        " of a checkpoint, by default the shipped ones: of names, or with --no-uppercase of words;"
+                        " characters of your labels that it lacks are added")  # fmt: skip
     add_flags(parser)
     args = parser.parse_args()
     given = (DEMO if args.demo else {}) | typed_settings(args)
@@ -56,6 +56,9 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
     from utils import choose_device, load_checkpoint, only_training
 
     device = choose_device(config.DEVICE)
+    pretrained = args.pretrained
+    if pretrained is True:
+        pretrained = SHIPPED_WEIGHTS if config.UPPERCASE else SHIPPED_WORDS
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
             stack.enter_context(only_training(config.MINI_MODEL_PATH))
@@ -66,17 +69,17 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
             with parallel.first_process_first():
                 draw_dataset(config.DATA_DIR)
         known = None
-        if args.pretrained:
-            checkpoint = load_checkpoint(args.pretrained)
-            config, known = pretrained_settings(checkpoint, config, given, args.pretrained)
+        if pretrained:
+            checkpoint = load_checkpoint(pretrained)
+            config, known = pretrained_settings(checkpoint, config, given, pretrained)
         train_lines, validation_lines, alphabet = load_data(config, known, grow=True)
-        if args.pretrained:
+        if pretrained:
             chosen = {name: value for name, value in schedule(len(train_lines)).items() if name not in given}
             config = dataclasses.replace(config, **chosen)
             print(f"{config.EPOCHS} epochs with settings for {len(train_lines):,} lines")
         state = new_state(config, alphabet, device)
-        if args.pretrained:
-            start_from(state, checkpoint, known, args.pretrained)
+        if pretrained:
+            start_from(state, checkpoint, known, pretrained)
             if "LEARNING_RATE" not in given:
                 choose_rate(state, train_lines, validation_lines)
         print(describe(state))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from config import SHIPPED_WEIGHTS, Config
+from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
 from htr import parallel
 from htr.direction import USUAL
 from htr.files import only_writer, whole_file
@@ -114,12 +114,17 @@ def run_of(model_path: str | Path) -> Path:
     return path
 
 
+def is_shipped(model_path: str | Path) -> bool:
+    """Whether it is one of the files in weights/, which stay as they are."""
+    return Path(model_path).resolve() in (SHIPPED_WEIGHTS.resolve(), SHIPPED_WORDS.resolve())
+
+
 def check_model_path(model_path: str | Path) -> None:
     """Raise HTRError where a run would write to another's files, to the shipped weights, or to a folder."""
     path = Path(model_path)
     if path.is_dir():
         raise HTRError(f"{path} is a folder: name a file in it with --model-path")
-    if path.resolve() == SHIPPED_WEIGHTS.resolve():
+    if is_shipped(path):
         raise HTRError(f"{path} holds the shipped weights, which stay as they are: choose another --model-path")
     if run_of(path) != path:
         raise HTRError(f"{path} is the name of a state of {run_of(path)}: choose another --model-path")

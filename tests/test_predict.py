@@ -18,10 +18,11 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from rapidfuzz.distance import Levenshtein
 
 import reading
 from benchmarks.pictures import VARIANTS
-from config import SHIPPED_WEIGHTS
+from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
 from dataset import geometry
 from htr.confidence import Ngrams
 from htr.images import Decoded, find_files, to_line
@@ -394,10 +395,18 @@ def test_the_shipped_weights_read_the_samples(tmp_path, script):
     assert (rows.EDITS == "0").sum() >= 10
 
 
-def test_the_shipped_weights_are_small_and_name_no_folder():
-    path = ROOT / "weights" / "htr_crnn_names.pth"
+@pytest.mark.parametrize("path", [SHIPPED_WEIGHTS, SHIPPED_WORDS])
+def test_the_shipped_weights_are_small_and_name_no_folder(path):
     assert path.stat().st_size < 12_000_000
     assert not {"DATA_DIR", "MINI_MODEL_PATH"} & load_checkpoint(path)["config"].keys()
+
+
+@pytest.mark.parametrize(("path", "letters"), [(SHIPPED_WEIGHTS, "AZ"), (SHIPPED_WORDS, "AZazäöüß")])
+def test_the_shipped_weights_read_by_spelling(path, letters):
+    reader = Reader.load(path, "cpu", spelling=True)
+    assert reader.alphabet.knows(letters)
+    (evidence,) = reader.read([to_line(Image.open(ROOT / "samples" / "name_02.png"), geometry(reader.config))])
+    assert Levenshtein.distance(reader.choose(evidence).text.upper(), "PAYET") <= 1
 
 
 def test_an_own_checkpoint_comes_before_the_shipped_weights(folder, script):

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, SMALL, same
 from drive import without_locks
 
-from config import SHIPPED_WEIGHTS
+from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
 from utils import load_checkpoint, save_checkpoint
 
 
@@ -500,8 +500,11 @@ def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trai
     assert "has --lstm-hidden 16, which cannot change: leave --lstm-hidden out" in done.stderr
     done = script(tmp_path, "train.py", *flags, "--lstm-hidden", 16)
     assert "dry run" in done.stdout
-    done = script(tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", "--pretrained", "--num-samples", 40)
-    assert f"starting from the weights of {SHIPPED_WEIGHTS}" in done.stdout
+    for case, weights in (("--uppercase", SHIPPED_WEIGHTS), ("--no-uppercase", SHIPPED_WORDS)):
+        done = script(
+            tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", "--pretrained", "--num-samples", 40, case
+        )
+        assert f"starting from the weights of {weights}" in done.stdout
     missing = script(tmp_path, "train.py", "--pretrained", "nowhere.pth", "--data-dir", data_dir, check=False)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     assert "there is no checkpoint nowhere.pth" in missing.stderr
