@@ -376,11 +376,9 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     """The rows of a job, compared with its labels, while they are written to its tables and its journal."""
     job, files = outcome.job, outcome.found.files
     rank = parallel.rank()
-    journal = (
-        Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon, spelling=job.spelling))
-        if job.output_dir
-        else None
-    )
+    journal = None
+    if job.output_dir:
+        journal = Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon, spelling=job.spelling))
     before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
     todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
     outcome.new = len(todo)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 NAME_COLUMNS = ("identity", "name", *TEXT_COLUMNS)
 NEAREST = 32  # known names that a reading is compared with
-TRIGRAMS = 3  # characters, of the names of a lexicon
-SPELLING = 5  # characters, of the labels that spelling is learned from;
-RARE = 66_000  # runs of so many that occur less than once in this number of labels are left out
+TRIGRAMS = 3  # characters in the runs that show how the names of a lexicon are spelled
+SPELLING = 5  # characters in the runs that show how labels are spelled, without a lexicon
+RARE = 66_000  # such runs that occur less than once in so many labels are left out
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
 # Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its n-gram
 # log-probability, its length, and whether it is the greedy reading. Of "none of these": the log of the probability
