@@ -1,16 +1,19 @@
 """How well lower-case writing is read: some of the dataset's validation scans, beside all others.
 
     python benchmarks/lower_case.py --data-dir DIR --model-path FIRST.pth SECOND.pth
+    python benchmarks/lower_case.py --data-dir DIR --words DHSD   # and words of strangers, also by spelling
 
 The scans were picked by eye, before they were read with any weights: those in which at least two letters have a shape
 of their own in lower case. Many of their labels are wrong, so CER and exact match are also given against what stands
-there, as far as one can tell.
+there, as far as one can tell. DHSD: see own_hand.py; its words are compared in capitals without accents.
 """
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
+
+from own_hand import APART, WATCHED, lines_of, read_writers
+from shipped_weights import in_plain_capitals
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -41,18 +44,29 @@ def scores(rows: list[dict[str, str]]) -> dict[str, Score]:
     return groups
 
 
+def words_of_strangers(words: Path, model: Path, spelling: bool) -> Score:
+    """Of the words of writers on which nothing is trained."""
+    score, rows = Score(), lines_of(read_writers(words), *WATCHED, *APART)
+    texts, folders = {path.name: text for path, text in rows}, sorted({path.parent for path, _ in rows})
+    for _, row in predict_batch(model, folders, save_csv=False, spelling=spelling).iterrows():
+        score.add(in_plain_capitals(texts[Path(row.FILENAME).name]), in_plain_capitals(row.PREDICTION))
+    return score
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset of names")
+    parser.add_argument("--words", type=Path, help="folder of DHSD; the weights must have been fitted for spelling")
     parser.add_argument("--model-path", type=Path, nargs="+", default=[SHIPPED_WEIGHTS])
     args = parser.parse_args()
 
     images, labels = find_images(args.data_dir, "validation"), find_labels(args.data_dir, "validation")
     tables = []
     for path in args.model_path:
-        with tempfile.TemporaryDirectory() as folder:
-            table = predict_batch(path, images, folder, labels=labels)
-        tables.append((path, scores(table.to_dict("records"))))
+        found = scores(predict_batch(path, images, save_csv=False, labels=labels).to_dict("records"))
+        for name, spelling in (("words", False), ("words by spelling", True)) if args.words else ():
+            found[name] = words_of_strangers(args.words, path, spelling)
+        tables.append((path, found))
     groups = {name: group.images for name, group in tables[0][1].items()}
     print("| weights |" + "".join(f" {name} ({images}) |" for name, images in groups.items()))
     print("|---" * (len(groups) + 1) + "|")

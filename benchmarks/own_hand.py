@@ -51,6 +51,12 @@ def read_writers(data_dir: Path) -> dict[int, Rows]:
     return writers
 
 
+def lines_of(writers: dict[int, Rows], *chosen: int) -> Rows:
+    """The lines of some writers; where none is named, of all that may be trained on."""
+    chosen = chosen or [writer for writer in sorted(writers) if writer not in WATCHED + APART]
+    return [row for writer in chosen for row in writers[writer]]
+
+
 def write_set(folder: Path, data_dir: Path, tables: dict[str, Rows]) -> None:
     """A folder that train.py takes, with tables of these names and a link to the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,8 +104,8 @@ def curve(runs: Path, data_dir: Path, writers: dict[int, Rows], sizes: Sequence[
     From nothing, train.py gets as many epochs of as many batches, and its own settings for the rest. Returns, for each
     start, (lines, CER of all four writers).
     """
-    groups = {f"{part[0]}-{part[-1]}": [row for one in part for row in writers[one]] for part in (WATCHED, APART)}
-    trained = [row for writer in sorted(writers) if writer not in WATCHED + APART for row in writers[writer]]
+    groups = {f"{part[0]}-{part[-1]}": lines_of(writers, *part) for part in (WATCHED, APART)}
+    trained = lines_of(writers)
     random.Random(0).shuffle(trained)
     starts = {name_of(start): ("--pretrained", start), "nothing": ()}
     points = {name: [] for name in starts}
@@ -128,8 +134,7 @@ def same_length(lines: int) -> list[str]:
 
 def person(runs: Path, data_dir: Path, writers: dict[int, Rows], start: Path | None) -> None:
     """Train on lines of one person more, by default from weights that know many others but not this one."""
-    others = sum(len(rows) for one, rows in writers.items() if one not in WATCHED + APART)
-    base = start or runs / f"shipped-{others}" / "htr_crnn_mini.pth"
+    base = start or runs / f"shipped-{len(lines_of(writers))}" / "htr_crnn_mini.pth"
     if not base.exists():
         sys.exit(f"there is no {base}: run this script without --person before")
     runs = runs / name_of(start) if start else runs
@@ -160,7 +165,7 @@ def peers(runs: Path, writers: dict[int, Rows], lines: int, names: Path | None, 
     with open(ours / "train.csv", newline="", encoding="utf-8") as file:
         chosen = [(ours / row["FILENAME"], row["IDENTITY"]) for row in csv.DictReader(file)]
     minutes = json.loads((ours / "results.json").read_text(encoding="utf-8"))["minutes"]
-    validation = [row for writer in WATCHED + APART for row in writers[writer]]
+    validation = lines_of(writers, *WATCHED, *APART)
     work = runs / f"peers-{lines}"
     shutil.rmtree(work, ignore_errors=True)
     write_peers_sets(chosen, validation, work)

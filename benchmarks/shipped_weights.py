@@ -13,7 +13,6 @@ goes on where it was stopped.
 """
 
 import argparse
-import csv
 import random
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import unicodedata
 from pathlib import Path
 
 import pandas as pd
-from own_hand import APART, WATCHED, read_writers, write_set
+from own_hand import WATCHED, lines_of, read_writers, write_set
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -67,16 +66,13 @@ def in_plain_capitals(text: str) -> str:
 def copy_words(words: Path, folder: Path, known: set[str]) -> Rows:
     """Copy the words' pictures into a folder; those whose text holds other characters than `known` are left out."""
     rows, left_out = [], 0
-    with open(words / "data.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            text = in_plain_capitals(row["text"])
-            if int(row["writer_id"]) in WATCHED + APART:
-                continue
-            if not known.issuperset(text):
-                left_out += 1
-                continue
-            rows.append((f"WORD_{Path(row['file_name']).name}", text))
-            shutil.copyfile(words / row["file_name"], folder / rows[-1][0])
+    for path, written in lines_of(read_writers(words)):
+        text = in_plain_capitals(written)
+        if not known.issuperset(text):
+            left_out += 1
+            continue
+        rows.append((f"WORD_{path.name}", text))
+        shutil.copyfile(path, folder / rows[-1][0])
     print(f"{len(rows):,} words, {left_out} more left out, whose text holds characters that no name has")
     return rows
 
@@ -129,9 +125,8 @@ def train_names(args: argparse.Namespace, model: Path) -> None:
 
 def train_words(args: argparse.Namespace, names: Path, model: Path) -> None:
     writers, data = read_writers(args.words), args.out / "words"
-    trained = [row for writer in sorted(writers) if writer not in WATCHED + APART for row in writers[writer]]
-    watched = [row for writer in WATCHED for row in writers[writer]]
-    write_set(data, args.words, {"train.csv": trained, "validation.csv": watched})
+    trained = lines_of(writers)
+    write_set(data, args.words, {"train.csv": trained, "validation.csv": lines_of(writers, *WATCHED)})
     train(schedule(len(trained))["EPOCHS"], model, data, "--follow-links", "--no-uppercase", "--num-samples", 0,
           "--pretrained", names)  # fmt: skip
 
