@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"  # of names, in capitals
 SHIPPED_WORDS = SHIPPED_WEIGHTS.with_name("htr_crnn_words.pth")  # of words as they are written, to start from
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
-READING_BATCH_SIZE = 64  # more than in training: there are no gradients to keep
 
 # Settings that a run may change between epochs.
 CHANGEABLE = ("NUM_SAMPLES", "VALIDATION_SAMPLES", "BATCH_SIZE", "LEARNING_RATE", "LR_FACTOR", "LR_PATIENCE",

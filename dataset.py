@@ -1,7 +1,8 @@
 """The dataset: which labelled lines there are, a random sample of them, and batches. Works on text, not on label ids.
 
 A line is grey uint8 (H, W) of fixed height and its own width, white paper = 255. A batch is float ink (N, 1, H, W):
-0 is paper and 1 is ink, so zero padding is background.
+0 is paper and 1 is ink, so zero padding is background. Imports PyTorch where lines are drawn and batches made, so that
+the rest works without.
 """
 
 import contextlib
@@ -12,10 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from config import Config
@@ -23,9 +23,13 @@ from htr.files import Listing, file_name, list_files, only_writer
 from htr.images import PREPROCESSING, Geometry, ImageError, read_images
 from htr.labels import LabelRules
 from htr.names import Matches, Pictures
-from htr.packed import PackedImages
 from htr.scripts import HTRError, printable
 from htr.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from htr.packed import PackedImages
 
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
@@ -74,7 +78,7 @@ class Lines:
     """
 
     filenames: list[str]
-    images: PackedImages
+    images: "PackedImages"
     texts: list[str]
     counts: Counter
     key: str = ""
@@ -116,6 +120,10 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     before. More than `in_memory` images are kept in a file under CACHE_DIR. Raises HTRError where nothing is usable, or
     where more than 5 % of the images are missing or unreadable.
     """
+    import torch
+
+    from htr.packed import PackedImages
+
     source = find_source(config.DATA_DIR, split)
     folder = source.folder
     candidates, counts, labels = labelled_images(config, source, split)
@@ -259,11 +267,13 @@ def usable_images(
             break
 
 
-def keep_in_file(split: str, key: str, images: Iterable[np.ndarray], sample: Sample) -> tuple[PackedImages, Sample]:
+def keep_in_file(split: str, key: str, images: Iterable[np.ndarray], sample: Sample) -> "tuple[PackedImages, Sample]":
     """Decode images into a file under CACHE_DIR, or map the file that an earlier run left, with the sample it drew.
 
     Raises HTRError where the file cannot be written.
     """
+    from htr.packed import PackedImages
+
     cache = Path(CACHE_DIR, f"{split}.pictures")
     kept = PackedImages.mapped(cache, key)
     if kept is None:
@@ -313,6 +323,8 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     The shuffled indices are sorted by width within pools of 20 batches, so that there is little padding, and the
     batches are shuffled again.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(widths), generator=generator).tolist()
     pool = 20 * batch_size
@@ -323,7 +335,7 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def to_ink(image: Tensor) -> Tensor:
+def to_ink(image: "Tensor") -> "Tensor":
     """Grey uint8 (..., H, W) to float ink in [0, 1], paper = 0."""
     return image.float().mul_(-1 / 255).add_(1)
 
@@ -333,8 +345,10 @@ def padded_width(widths: Iterable[int]) -> int:
     return math.ceil(max(widths) / WIDTH_STEP) * WIDTH_STEP
 
 
-def collate(images: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def collate(images: Sequence[np.ndarray]) -> "tuple[Tensor, Tensor]":
     """Pad grey uint8 lines (H, W_i) to one width. Returns float ink (N, 1, H, W) and widths (N,) int64."""
+    import torch
+
     widths = [image.shape[1] for image in images]
     batch = np.full((len(images), 1, images[0].shape[0], padded_width(widths)), 255, dtype=np.uint8)
     for row, image in zip(batch, images, strict=True):

@@ -1,21 +1,20 @@
-"""The network (CNN, bidirectional LSTM, CTC) and everything that knows about the CTC blank. Works on label ids.
+"""The network (CNN, bidirectional LSTM) and the CTC loss that trains it. Works on label ids.
 
-Label ids count from 0; the network's class 0 is the blank, so label i is class i + 1. Nothing outside this file
-needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
+Label ids count from 0; the network's class 0 is the blank, so label i is class i + 1. Nothing outside this file and
+`htr.ctc`, which decodes, needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
 """
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-BLANK = 0
+from htr.ctc import BLANK
+
 FRAME = 8  # width of a frame in pixels
-SUBSTITUTES = 5  # classes tried in place of one that was read
 
 
 class ConvBlock(nn.Module):
@@ -80,6 +79,18 @@ class BiLSTM(nn.Module):
         back, _ = self.back(x.gather(0, reverse.expand_as(x)))
         return torch.cat([ahead, back.gather(0, reverse.expand_as(back))], 2)
 
+    def exported(self, n: int) -> dict[str, Tensor]:
+        """The weights of layer n as `htr.onnx.weight_shapes` names them, both directions in one."""
+
+        def both(*names: str) -> Tensor:
+            parts = [[getattr(lstm, name).chunk(4) for name in names] for lstm in (self.ahead, self.back)]
+            return torch.stack([torch.cat([each for i, f, c, o in part for each in (i, o, f, c)]) for part in parts])
+
+        return {
+            f"lstm{n}.weight": both("weight_ih_l0"), f"lstm{n}.recurrent": both("weight_hh_l0"),
+            f"lstm{n}.bias": both("bias_ih_l0", "bias_hh_l0"),
+        }  # fmt: skip
+
 
 def reversed_frames(lengths: Tensor, frames: int) -> Tensor:
     """The frame indices that reverse each sequence within its own length: lengths (N,) -> (frames, N, 1)."""
@@ -131,6 +142,18 @@ class CRNN(nn.Module):
         for part in (*self.eval().blocks, self.columns):
             part.fuse()
         return self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def exported(self) -> dict[str, np.ndarray]:
+        """The weights of a fused model as `htr.onnx.weight_shapes` names them."""
+        weights = {"columns.weight": self.columns.conv.weight, "columns.bias": self.columns.conv.bias}
+        weights |= {"shortcut.weight": self.shortcut.weight.T, "shortcut.bias": self.shortcut.bias}
+        for n, block in enumerate(self.blocks):
+            weights |= {f"conv{n}.weight": block.conv.weight, f"conv{n}.bias": block.conv.bias}
+        for n, (feedback, layer, head) in enumerate(zip(self.feedback, self.lstm, self.heads, strict=True)):
+            weights |= {f"feedback{n}.weight": feedback.weight.T, **layer.exported(n)}
+            weights |= {f"head{n}.weight": head.weight.T, f"head{n}.bias": head.bias}
+        return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
     @staticmethod
     def frames(width):
@@ -189,18 +212,16 @@ def grow_labels(weights: dict[str, Tensor], like: Sequence[int | None]) -> dict[
 # --------------------------------------------------------------------------------------------------- CTC
 
 
-def frames_needed(labels: Sequence) -> int:
-    """The fewest frames to which CTC can align `labels`: one each, and a blank between equal neighbours."""
-    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
-
-
 def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
     """-log P(labels | image) of each image, summed over all CTC paths (Graves et al. 2006), in nats.
 
     logits (T, N, C) of any precision, lengths (N,) in frames, labels: N sequences of ids. Returns (N,) float32;
-    inf where an image has fewer frames than `frames_needed`.
+    inf where an image has fewer frames than `htr.ctc.frames_needed`.
     """
-    return _ctc_loss(log_probabilities(logits), lengths, labels)
+    log_probs = log_probabilities(logits)
+    targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)
+    target_lengths = torch.tensor([len(sequence) for sequence in labels], dtype=torch.long)
+    return F.ctc_loss(log_probs, targets.to(log_probs.device), lengths, target_lengths, blank=BLANK, reduction="none")
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -208,91 +229,3 @@ def log_probabilities(logits: Tensor) -> Tensor:
     if logits.device.type == "mps":  # PyTorch has no CTC there
         logits = logits.cpu()
     return logits.float().log_softmax(2)
-
-
-def _ctc_loss(log_probs: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
-    targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)
-    target_lengths = torch.tensor([len(sequence) for sequence in labels], dtype=torch.long)
-    return F.ctc_loss(log_probs, targets.to(log_probs.device), lengths, target_lengths, blank=BLANK, reduction="none")
-
-
-@dataclass
-class Reading:
-    """labels: ids. confidence: P(labels | image) over all CTC paths. label_confidences: for each label the highest
-    probability that the network gives it on any frame of its run."""
-
-    labels: list[int]
-    confidence: float
-    label_confidences: list[float]
-
-
-@torch.no_grad()
-def greedy_decode(logits: Tensor, lengths: Tensor) -> list[Reading]:
-    """Best-path decoding: the most likely class of each frame, repeats merged, blanks dropped (Graves et al. 2006).
-
-    logits (T, N, C), lengths (N,) in frames. Returns N readings.
-    """
-    probs, classes = logits.float().softmax(2).max(2)  # (T, N)
-    inside = torch.arange(logits.shape[0])[:, None] < lengths.cpu()[None]  # (T, N)
-    classes = classes.cpu().where(inside, BLANK)
-    starts = torch.ones_like(inside)
-    starts[1:] = classes[1:] != classes[:-1]
-    runs = starts.long().cumsum(0) - 1  # (T, N): which run of equal classes a frame belongs to
-    run_probs = torch.zeros(classes.shape).scatter_reduce_(0, runs, probs.cpu(), "amax")
-    kept = starts & (classes != BLANK)  # (T, N)
-
-    labels, label_confidences = [], []
-    for n in range(classes.shape[1]):
-        frames = kept[:, n]
-        labels.append((classes[frames, n] - 1).tolist())
-        label_confidences.append(run_probs[runs[frames, n], n].tolist())
-    confidences = ctc_loss(logits, lengths, labels).neg().exp().clamp(max=1).tolist()
-    return [Reading(*fields) for fields in zip(labels, confidences, label_confidences, strict=True)]
-
-
-@torch.no_grad()
-def candidate_log_probs(
-    log_probs: Tensor, lengths: Tensor, candidates: Sequence[Sequence[Sequence[int]]]
-) -> list[list[float]]:
-    """log P(labels | image) of several candidates for each image, summed over all CTC paths, in nats.
-
-    log_probs (T, N, C) from `log_probabilities`, lengths (N,) in frames, candidates: for each image, sequences of ids.
-    """
-    rows = torch.tensor([n for n, several in enumerate(candidates) for _ in several], dtype=torch.long)
-    flat = [labels for several in candidates for labels in several]
-    found = iter((-_ctc_loss(log_probs[:, rows.to(log_probs.device)], lengths[rows], flat)).tolist())
-    return [list(itertools.islice(found, len(several))) for several in candidates]
-
-
-def similar_labels(log_probs: Tensor, most: int) -> list[list[int]]:
-    """What else the frames of one image may say: the greedy reading with one label replaced, removed or inserted.
-
-    log_probs (T, C) of the image's own frames. Returns at most `most` sequences of ids, in the order of what their best
-    path costs.
-    """
-    frames = log_probs.cpu().numpy()
-    classes = frames.argmax(1)
-    starts = [t for t, c in enumerate(classes) if c != BLANK and (t == 0 or classes[t - 1] != c)]
-    ends = [t + next((k for k, c in enumerate(classes[t:]) if c != classes[t]), len(classes) - t) for t in starts]
-    labels = [int(classes[t]) - 1 for t in starts]
-    costs: dict[tuple[int, ...], float] = {}
-
-    def put(sequence: list[int], cost: float) -> None:
-        key = tuple(sequence)
-        costs[key] = min(cost, costs.get(key, cost))
-
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        run = frames[start:end]
-        own, best = labels[i] + 1, run.max(0)
-        put(labels[:i] + labels[i + 1 :], float((run[:, own] - run[:, BLANK]).sum()))
-        for other in (-best).argsort()[:SUBSTITUTES].tolist():
-            if other not in (BLANK, own):
-                put([*labels[:i], other - 1, *labels[i + 1 :]], float(best[own] - best[other]))
-    for i, (start, end) in enumerate(zip([0, *ends], [*starts, len(frames)], strict=True)):
-        if start < end:
-            best = (frames[start:end] - frames[start:end, BLANK : BLANK + 1]).max(0)
-            for other in (-best).argsort()[:SUBSTITUTES].tolist():
-                if other != BLANK:
-                    put([*labels[:i], other - 1, *labels[i:]], -float(best[other]))
-    costs.pop(tuple(labels), None)
-    return [list(key) for key in sorted(costs, key=costs.__getitem__)[:most]]

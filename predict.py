@@ -4,6 +4,7 @@
     python predict.py scans/ letter.png    # folders and images of your own
     python predict.py --demo               # drawn names, with what `train.py --demo` learned
     python predict.py scans/ --resume      # after a run that was stopped: only what it had not read yet
+    python predict.py --export names.onnx  # the network for ONNX Runtime: --model-path names.onnx reads without PyTorch
 
 Writes output/predictions.csv and output/predictions.txt and prints a summary. In Python:
 
@@ -14,6 +15,7 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
 """
 
 import argparse
+import importlib.util
 import io
 import os
 import sys
@@ -21,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import DEMO, READING_BATCH_SIZE, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
+from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
 from htr.scripts import HTRError, run
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
@@ -33,10 +35,14 @@ READING_TIMEOUT = 600  # seconds in which a process has read its next few hundre
 
 
 def weights_to_use(model_path: str | Path, default: str | Path = Config.MINI_MODEL_PATH) -> Path:
-    """`model_path`, or the shipped weights if it is the default and does not exist; says so."""
+    """`model_path`, or the shipped weights if it is the default and does not exist; says so.
+
+    Without PyTorch, these are the ones that ONNX Runtime reads with.
+    """
     if Path(model_path) == Path(default) and not Path(model_path).exists() and SHIPPED_WEIGHTS.exists():
-        print(f"there is no {model_path} yet: reading with the weights shipped as weights/{SHIPPED_WEIGHTS.name}")
-        return SHIPPED_WEIGHTS
+        shipped = SHIPPED_WEIGHTS if importlib.util.find_spec("torch") else SHIPPED_WEIGHTS.with_suffix(".onnx")
+        print(f"there is no {model_path} yet: reading with the weights shipped as weights/{shipped.name}")
+        return shipped
     return Path(model_path)
 
 
@@ -133,21 +139,37 @@ def main() -> int:
     parser.add_argument("--spreadsheet", action="store_true", help="also write predictions.xlsx, a workbook in which"
                         " every text stays as it is")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep what a stopped run had read, and read the rest")
-    add_flags(parser, ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS"), BATCH_SIZE=READING_BATCH_SIZE)
+    parser.add_argument("--export", metavar="PATH", help="write the network as an ONNX file, and read nothing")
+    names = ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS")
+    add_flags(parser, names, BATCH_SIZE="8 on a CPU, 64 on a GPU")
     args = parser.parse_args()
-    defaults = {"BATCH_SIZE": READING_BATCH_SIZE} | (DEMO if args.demo else {})
     try:
-        config = Config(**defaults | typed_settings(args))
+        config = Config(**(DEMO if args.demo else {}) | typed_settings(args))
     except ValueError as error:
         parser.error(str(error))
     if args.calibrate and not (args.labels or args.demo):
         parser.error("--calibrate needs --labels CSV, the true texts of images that the network was not trained on")
+    if args.export and args.paths:
+        parser.error("--export reads no images: leave it out, or them")
+    if args.export:
+        return export(args, config)
 
     from htr import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes(timeout=READING_TIMEOUT):
         outcome = read_and_report(job_of(args, config))
     return 1 if outcome.failed else 0
+
+
+def export(args: argparse.Namespace, config: Config) -> int:
+    """Write the network as an ONNX file."""
+    from utils import export_onnx
+
+    default = DEMO["MINI_MODEL_PATH"] if args.demo else Config.MINI_MODEL_PATH
+    export_onnx(weights_to_use(config.MINI_MODEL_PATH, default), args.export)
+    size = Path(args.export).stat().st_size / 1e6
+    print(f"written to {args.export}, {size:.1f} MB: read with it without PyTorch, --model-path {args.export}")
+    return 0
 
 
 def job_of(args: argparse.Namespace, config: Config) -> "Job":
@@ -174,7 +196,7 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         args.lexicon,
         **{name: getattr(args, name) for name in ("spelling", "html", "spreadsheet", "resume", "calibrate")},
         device=config.DEVICE,
-        batch_size=config.BATCH_SIZE,
+        batch_size=getattr(args, "BATCH_SIZE", None),
         workers=config.WORKERS,
     )
 

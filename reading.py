@@ -5,19 +5,18 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from config import READING_BATCH_SIZE, Config
-from dataset import collate, geometry, label_rules
+from config import Config
+from dataset import geometry, label_rules
 from htr import parallel
 from htr.confidence import FLOOR, Calibration, Ngrams
+from htr.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
 from htr.images import Decoded, Found, ImageError, find_files, read_images
 from htr.labels import Alphabet
 from htr.lexicon import TRIGRAMS, Choice, Lexicon, Prior, fit_prior, spelling_of
@@ -27,20 +26,20 @@ from htr.scores import FEWEST, LABEL_COLUMNS, Truth
 from htr.scripts import HTRError, Interrupted, WrongUse, printable
 from htr.sources import labels_of
 from htr.tables import Journal, Row, only_reading, write_predictions
-from model import CRNN, Reading, candidate_log_probs, greedy_decode, log_probabilities, similar_labels
 from utils import (
-    autocast,
-    build_model,
-    choose_device,
+    Network,
+    is_onnx,
     is_shipped,
     load_checkpoint,
+    load_network,
     memory_advice,
     only_training,
     restore_settings,
-    restore_weights,
     save_checkpoint,
-    weights_of,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
@@ -75,15 +74,14 @@ class Evidence:
 
 @dataclass
 class Reader:
-    """A trained network with all that its checkpoint says about images, characters and confidence.
+    """A trained network with all that its file says about images, characters and confidence.
 
     prior and prior_calibration are set if it reads with a lexicon or by spelling.
     """
 
-    model: CRNN
+    network: Network
     alphabet: Alphabet
     config: Config
-    device: torch.device
     calibration: Calibration | None = None
     prior: Prior | None = None
     prior_calibration: Calibration | None = None
@@ -92,29 +90,25 @@ class Reader:
     def load(
         cls,
         model_path: str | Path,
-        device: str | torch.device | None = "auto",
+        device: "str | torch.device | None" = "auto",
         lexicon: str | Path | None = None,
         spelling: bool = False,
     ) -> "Reader":
-        """Raises HTRError where the checkpoint is missing, damaged or does not fit, the device is not there, the
-        lexicon cannot be read, or the checkpoint was never fitted for one, or for spelling."""
-        checkpoint = load_checkpoint(model_path)
-        config, alphabet = restore_settings(checkpoint, model_path)
-        model = build_model(config, alphabet)
-        restore_weights(model, weights_of(checkpoint), model_path)
-        chosen = choose_device(device)
+        """Raises HTRError where the checkpoint or ONNX file cannot be used (see `load_network`), the lexicon cannot be
+        read, or the file was never fitted for one, or for spelling."""
+        network, facts, config, alphabet = load_network(model_path, device)
         way = "lexicon" if lexicon is not None else "spelling" if spelling else ""  # a lexicon weighs spelling, too
-        if way and way not in checkpoint:
+        if way and way not in facts:
             raise HTRError(
                 f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
                 " labelled images with predict.py PATH --labels CSV --lexicon CSV --calibrate"
             )
         try:
-            reader = cls(model.to(chosen).fuse(), alphabet, config, chosen)
-            if way or "calibration" in checkpoint:
-                reader.calibration = Calibration.restore(checkpoint["calibration"])
+            reader = cls(network, alphabet, config)
+            if way or "calibration" in facts:
+                reader.calibration = Calibration.restore(facts["calibration"])
             if way:
-                fitted, trigrams = checkpoint[way], reader.calibration.trigrams
+                fitted, trigrams = facts[way], reader.calibration.trigrams
                 names = None if lexicon is None else Lexicon.load(lexicon, label_rules(config))
                 ngrams = trigrams if names else Ngrams(fitted["ngrams"])
                 reader.prior = Prior(ngrams, names, fitted["weights"])
@@ -123,18 +117,14 @@ class Reader:
             raise HTRError(f"{model_path} has a calibration that makes no sense: {error}") from error
         return reader
 
-    @torch.inference_mode()
     def read(self, images: Sequence[np.ndarray]) -> list[Evidence]:
-        """Read grey uint8 lines (H, W_i) as one batch."""
-        batch, widths = collate(images)
-        with autocast(self.device):
-            logits, lengths = self.model(batch.to(self.device), widths)
-        readings = greedy_decode(logits, lengths)
+        """Read grey uint8 lines (H, W_i) as one batch, one of `network.batches`."""
+        log_probs, lengths = self.network(images)
+        readings = greedy_decode(log_probs, lengths)
         texts = [self.alphabet.decode(reading.labels) for reading in readings]
         if self.prior is None:
             return [Evidence(text, reading, [text], None) for text, reading in zip(texts, readings, strict=True)]
 
-        log_probs = log_probabilities(logits).cpu()
         lexicon = self.prior.lexicon
         known = lexicon.near(texts) if lexicon else [[]] * len(texts)
         candidates = []
@@ -145,7 +135,7 @@ class Reader:
         labels = [[self.alphabet.encode(text) for text in several] for several in candidates]
         found = []
         for n, values in enumerate(candidate_log_probs(log_probs, lengths, labels)):
-            possible = [place for place, value in enumerate(values) if value > -torch.inf]
+            possible = [place for place, value in enumerate(values) if value > -np.inf]
             several = [candidates[n][place] for place in possible]
             features = self.prior.features(several, [values[place] for place in possible])
             found.append(Evidence(texts[n], readings[n], several, features))
@@ -207,24 +197,16 @@ class Reader:
         return COLUMNS + CHOICE_COLUMNS if self.prior else COLUMNS
 
     def read_all(self, images: Sequence[MaybeImage], batch_size: int) -> list[Evidence | None]:
-        """Read images in batches of similar width; None for those that could not be read.
-
-        A CPU reads several batches at once, each in one thread: that wastes less than several threads on one batch.
-        """
+        """Read images in the network's batches; None for those that could not be read."""
         readable = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
-        readable.sort(key=lambda i: images[i].shape[1])
-        batches = [readable[first : first + batch_size] for first in range(0, len(readable), batch_size)]
         found: list[Evidence | None] = [None] * len(images)
-        threads = torch.get_num_threads()
-        at_once = threads if self.device.type == "cpu" else 1
-        try:
-            with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                readings = pool.map(lambda batch: self.read([images[i] for i in batch]), batches)
-                for batch, several in zip(batches, readings, strict=True):
-                    for i, evidence in zip(batch, several, strict=True):
-                        found[i] = evidence
-        finally:
-            torch.set_num_threads(threads)
+        several = self.network.batches([images[i].shape[1] for i in readable], batch_size)
+        batches = [[readable[place] for place in batch] for batch in several]
+        with self.network.threads() as pool:
+            readings = pool.map(lambda batch: self.read([images[i] for i in batch]), batches)
+            for batch, evidences in zip(batches, readings, strict=True):
+                for i, evidence in zip(batch, evidences, strict=True):
+                    found[i] = evidence
         return found
 
 
@@ -239,8 +221,8 @@ class Job:
     table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the training labels
     are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
     calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that and spelling
-    are weighed. device: a name or a torch.device. workers: threads that decode images. Raises WrongUse where these
-    contradict each other, and TypeError where they are of the wrong type.
+    are weighed. device: a name or a torch.device. batch_size: None leaves it to the network. workers: threads that
+    decode images. Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -253,8 +235,8 @@ class Job:
     spreadsheet: bool = False
     resume: bool = False
     calibrate: bool = False
-    device: str | torch.device | None = "auto"
-    batch_size: int = READING_BATCH_SIZE
+    device: "str | torch.device | None" = "auto"
+    batch_size: int | None = None
     workers: int = Config.WORKERS
 
     def __post_init__(self):
@@ -262,10 +244,14 @@ class Job:
             raise WrongUse("html, spreadsheet and resume need a folder to write to")
         for name, least in (("batch_size", 1), ("workers", 0)):
             value = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is a whole number, not {value!r:.80}")
             if value < least:
                 raise WrongUse(f"{name} must be at least {least}, not {value}")
+        if self.calibrate and is_onnx(self.model_path):
+            raise WrongUse("an ONNX file cannot be calibrated: calibrate its checkpoint, and export that again")
         if self.calibrate and not self.labels:
             raise WrongUse("calibrate needs labels, the true texts of images that the network was not trained on")
 
@@ -348,7 +334,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:
             stack.enter_context(only_reading(job.output_dir))
-        stack.enter_context(memory_advice(job.batch_size))
+        stack.enter_context(memory_advice(job.batch_size or reader.network.in_batch))
         started = time.perf_counter()
         rows = stack.enter_context(contextlib.closing(written_rows(reader, outcome)))
         rows = tqdm(rows, "reading", len(found.files), unit="img", leave=False, disable=parallel.no_bar())
@@ -382,7 +368,7 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
     todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
     outcome.new = len(todo)
-    fresh = reader.rows([files[n] for n in todo], job.batch_size, job.workers)
+    fresh = reader.rows([files[n] for n in todo], job.batch_size or reader.network.in_batch, job.workers)
     if rank or journal is None:  # the first process writes for all
         yield from outcome.truth.compare(fresh) if outcome.truth else fresh
         return
@@ -455,8 +441,8 @@ def fitted_on(
     images: Sequence[MaybeImage],
     truths: Sequence[str],
     lexicon: Lexicon | None,
-    device: str | torch.device | None,
-    batch_size: int,
+    device: "str | torch.device | None",
+    batch_size: int | None,
 ) -> dict[str, Any]:
     """What a checkpoint should hold so that its confidence is calibrated on these labelled images.
 
@@ -467,7 +453,7 @@ def fitted_on(
 
     def read_with(prior: Prior | None) -> Labelled:
         reader.prior = prior
-        pairs = zip(reader.read_all(images, batch_size), truths, strict=True)
+        pairs = zip(reader.read_all(images, batch_size or reader.network.in_batch), truths, strict=True)
         return [(evidence, reader.as_read(truth)) for evidence, truth in pairs if evidence is not None]
 
     trigrams, prior = reader.calibration.trigrams if reader.calibration else Ngrams({}), None

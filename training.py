@@ -30,6 +30,7 @@ from dataset import (
 )
 from htr import parallel
 from htr.augmentation import Strengths, augment, augmented_share
+from htr.ctc import frames_needed, greedy_decode
 from htr.curves import HISTORY_COLUMNS, draw_curves, write_history
 from htr.direction import to_visual
 from htr.labels import Alphabet
@@ -37,7 +38,7 @@ from htr.lexicon import Lexicon
 from htr.packed import PackedImages
 from htr.scores import FEWEST, Score
 from htr.scripts import HTRError, Interrupted, printable
-from model import CRNN, ctc_loss, frames_needed, greedy_decode, grow_labels
+from model import CRNN, ctc_loss, grow_labels, log_probabilities
 from reading import fitted_on, keep_fitted
 from utils import (
     autocast,
@@ -409,7 +410,8 @@ def validate(
         with autocast(device):
             logits, lengths = model(images, widths)
         score, loss = Score(), 0.0
-        for text, reading in zip(texts, greedy_decode(logits, lengths), strict=True):
+        readings = greedy_decode(log_probabilities(logits).cpu().numpy(), lengths.numpy())
+        for text, reading in zip(texts, readings, strict=True):
             score.add(text, alphabet.decode(reading.labels))
         rows = [row for row, text in enumerate(texts) if alphabet.knows(text)]
         if rows:

@@ -1,38 +1,54 @@
-"""What training and prediction share: the device, and checkpoints with the network and the settings in them."""
+"""What training and prediction share: the device, and checkpoints with the network and the settings in them.
+
+Imports PyTorch where it is used, as reading an ONNX file needs none.
+"""
 
 import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+import numpy as np
 
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
-from htr import parallel
+from dataset import collate
+from htr import onnx, parallel
 from htr.direction import USUAL
 from htr.files import only_writer, whole_file
 from htr.labels import Alphabet
 from htr.scripts import HTRError
-from model import CRNN
+
+if TYPE_CHECKING:
+    import torch
+
+    from model import CRNN
 
 FORMAT = "htr-crnn"
 VERSION = 3  # of the checkpoints that this program writes; see `upgrade`
+SUFFIXES = (".pth", ".onnx")
+# Settings that reading needs.
+READING = ("UPPERCASE", "VISUAL_ORDER", "IGNORED_LABELS", "IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH",
+           "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ device
 
 
-def choose_device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: "str | torch.device | None") -> "torch.device":
     """The device that is meant by a name such as "cpu", "cuda" or "cuda:1".
 
     "auto" or None takes CUDA, then MPS, then the CPU. Raises HTRError where there is none of that name, and TypeError
     where it is no name.
     """
+    import torch
+
     if not isinstance(device, (str, torch.device, type(None))):
         raise TypeError(f"a device is a name such as 'cpu' or 'cuda:0', or a torch.device, not {device!r:.80}")
     name = str(device or "auto")
@@ -50,6 +66,8 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 def has_device(name: str) -> bool:
     """Whether this machine has the device called `name`."""
+    import torch
+
     kind, _, index = name.partition(":")
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     return int(index or 0) < counts.get(kind, 1)  # "auto" and the CPU are always there
@@ -57,16 +75,20 @@ def has_device(name: str) -> bool:
 
 def cpu_is_faster_in_bfloat16() -> bool:
     """With AMX, and with AVX-512's bfloat16 on AMD; Intel's alone is slower than float32 (benchmarks/README.md)."""
+    import torch
+
     features = getattr(torch.cpu, "get_capabilities", dict)()
     intel = features.get("cpu_name", "").startswith("Intel")
     return bool(features.get("amx_bf16") or (features.get("avx512_bf16") and not intel))
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def autocast(device: "torch.device") -> "torch.autocast":
     """Mixed precision: bfloat16 on CUDA and on a CPU that is faster in it; nothing elsewhere.
 
     The CTC loss and all probabilities are computed in float32 everywhere.
     """
+    import torch
+
     enabled = device.type == "cuda" or (device.type == "cpu" and cpu_is_faster_in_bfloat16())
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
@@ -77,7 +99,8 @@ def memory_advice(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        lacking = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+        of_torch = type(error).__name__ == "OutOfMemoryError"
+        lacking = of_torch or isinstance(error, MemoryError) or "allocate memory" in str(error)
         if not lacking:
             raise
         raise HTRError(
@@ -116,7 +139,13 @@ def run_of(model_path: str | Path) -> Path:
 
 def is_shipped(model_path: str | Path) -> bool:
     """Whether it is one of the files in weights/, which stay as they are."""
-    return Path(model_path).resolve() in (SHIPPED_WEIGHTS.resolve(), SHIPPED_WORDS.resolve())
+    shipped = {path.resolve().with_suffix(suffix) for path in (SHIPPED_WEIGHTS, SHIPPED_WORDS) for suffix in SUFFIXES}
+    return Path(model_path).resolve() in shipped
+
+
+def is_onnx(model_path: str | Path) -> bool:
+    """Whether it is read with ONNX Runtime and not with PyTorch."""
+    return Path(model_path).suffix.lower() == ".onnx"
 
 
 def check_model_path(model_path: str | Path) -> None:
@@ -155,6 +184,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: str | os.PathLike, previou
     The file is what `torch.save` makes, a ZIP archive; its comment is the checksum of everything before it. The file
     that it replaces is kept as `previous` where that is given.
     """
+    import torch
+
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION} | checkpoint, buffer)
     data = buffer.getvalue()[:-2]  # without the length of an empty comment
@@ -169,6 +200,10 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises HTRError, naming the file and the cause, where it is not one of ours, is damaged, or is newer than this
     program.
     """
+    import torch
+
+    if is_onnx(path):
+        raise HTRError(f"{path} is an ONNX file, with which images are only read: name the checkpoint it came from")
     try:
         file = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -229,7 +264,9 @@ def upgrade(checkpoint: dict[str, Any], path: str | os.PathLike) -> dict[str, An
 # ------------------------------------------------------------------------------ settings, alphabet, model
 
 
-def build_model(config: Config, alphabet: Alphabet) -> CRNN:
+def build_model(config: Config, alphabet: Alphabet) -> "CRNN":
+    from model import CRNN
+
     return CRNN(
         len(alphabet),
         config.IMG_HEIGHT,
@@ -260,13 +297,15 @@ def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tup
         raise HTRError(f"{path} has settings that make no sense: {error}") from error
 
 
-def weights_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+def weights_of(checkpoint: dict[str, Any]) -> "dict[str, torch.Tensor]":
     """The weights that a checkpoint is judged by: of a run's state the running average."""
     return checkpoint.get("average", checkpoint.get("model", {}))
 
 
-def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | os.PathLike) -> None:
+def restore_weights(model: "CRNN", weights: "dict[str, torch.Tensor]", path: str | os.PathLike) -> None:
     """Load weights into `model`. Raises HTRError that names the first one that does not fit."""
+    import torch
+
     expected = model.state_dict()
     if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
         raise HTRError(f"{path} holds no weights")
@@ -280,3 +319,136 @@ def restore_weights(model: CRNN, weights: dict[str, torch.Tensor], path: str | o
         if not weights[name].isfinite().all():
             raise HTRError(f"{path} is unusable: its weight {name} is not finite")
     model.load_state_dict(weights)
+
+
+# ------------------------------------------------------------------------------------------------ networks
+
+
+class Network(Protocol):
+    """A trained network, ready to read. in_batch: lines in a batch that suits it."""
+
+    in_batch: int
+
+    def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
+        """The indices of lines in batches that it takes, of at most so many lines."""
+
+    def threads(self) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
+        """Where to call it from."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Grey uint8 lines (H, W_i) -> log_probs (T, N, C) float32 and lengths (N,) in frames."""
+
+
+class TorchNetwork:
+    """Reads with PyTorch. A CPU reads several batches at once, each in one thread: that wastes less than several
+    threads on one batch. Its batches are small, so that they fit into its cache."""
+
+    def __init__(self, model: "CRNN", device: "torch.device"):
+        import torch
+
+        self.model, self.device = model.to(device).fuse(), device
+        self.at_once, self.in_batch = (torch.get_num_threads(), 8) if device.type == "cpu" else (1, 64)
+
+    def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
+        """Of similar width."""
+        order = sorted(range(len(widths)), key=widths.__getitem__)
+        return [order[start : start + most] for start in range(0, len(order), most)]
+
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[ThreadPoolExecutor]:
+        import torch
+
+        before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self.at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(before)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        from model import log_probabilities
+
+        batch, widths = collate(images)
+        with torch.inference_mode(), autocast(self.device):
+            logits, lengths = self.model(batch.to(self.device), widths)
+            return log_probabilities(logits).cpu().numpy(), lengths.numpy()
+
+
+def load_network(
+    model_path: str | Path, device: "str | torch.device | None"
+) -> tuple[Network, dict[str, Any], Config, Alphabet]:
+    """The network of a checkpoint or an ONNX file, what the file says beside it, its settings and its alphabet.
+
+    Raises HTRError where the file is missing, damaged or does not fit, the device is not there, or what it is read with
+    is not installed.
+    """
+    if is_onnx(model_path):
+        if device is not None and str(device) not in ("auto", "cpu", "cpu:0"):
+            raise HTRError(f"{model_path} is read on the CPU: leave --device out, or read the checkpoint it came from")
+        facts, network = onnx.load(model_path, lambda facts: sizes_of(*settings_of(facts, model_path)))
+        return network, upgrade(facts, model_path), *settings_of(facts, model_path)
+    try:
+        checkpoint = load_checkpoint(model_path)
+    except ModuleNotFoundError as error:
+        raise HTRError(
+            f"{model_path} is read with PyTorch: pip install -r requirements.txt, or, where that is installed, export"
+            " it as an ONNX file with predict.py --export"
+        ) from error
+    config, alphabet = restore_settings(checkpoint, model_path)
+    model = build_model(config, alphabet)
+    restore_weights(model, weights_of(checkpoint), model_path)
+    return TorchNetwork(model, choose_device(device)), checkpoint, config, alphabet
+
+
+# --------------------------------------------------------------------------------------------------- ONNX
+
+
+def sizes_of(config: Config, alphabet: Alphabet) -> onnx.Sizes:
+    return onnx.Sizes(config.IMG_HEIGHT, len(alphabet) + 1, config.CNN_CHANNELS, config.LSTM_HIDDEN, config.LSTM_LAYERS)
+
+
+def settings_of(facts: dict[str, Any], path: str | Path) -> tuple[Config, Alphabet]:
+    """The settings and the alphabet of an ONNX file. Raises HTRError where they make no sense."""
+    if facts.get("format") != FORMAT:
+        raise HTRError(f"{path} is not an ONNX file of this program")
+    facts = upgrade(facts, path)
+    config = facts.get("config")
+    if isinstance(config, dict):  # JSON has lists alone
+        config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    return restore_settings(facts | {"config": config}, path)
+
+
+def export_onnx(model_path: str | Path, target: str | Path) -> None:
+    """Write a checkpoint's network as an ONNX file with all that reading needs, once it is seen to read the same.
+
+    Raises HTRError where the checkpoint cannot be used, ONNX Runtime is not installed, or the file cannot be written.
+    """
+    import torch
+
+    from model import log_probabilities
+
+    if not is_onnx(target):
+        raise HTRError(f"{target} does not end in .onnx, as a file to read with ONNX Runtime does")
+    if is_shipped(target):
+        raise HTRError(f"{target} holds the shipped weights, which stay as they are: choose another path")
+    checkpoint = load_checkpoint(model_path)
+    config, alphabet = restore_settings(checkpoint, model_path)
+    model = build_model(config, alphabet)
+    restore_weights(model, weights_of(checkpoint), model_path)
+    facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
+    facts |= {"ways": alphabet.ways, "config": {name: getattr(config, name) for name in READING}}
+    facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}
+    text = json.dumps(facts, separators=(",", ":")).encode()
+    data = onnx.encode(text, sizes_of(config, alphabet), model.fuse().exported())
+    network, generator = onnx.Session(data), np.random.default_rng(0)
+    for width in (1, 50, 333):
+        lines = [generator.integers(0, 256, (config.IMG_HEIGHT, width), dtype=np.uint8) for _ in range(3)]
+        with torch.inference_mode():
+            expected = log_probabilities(model(*collate(lines))[0])
+        found, lengths = network(lines)
+        if not np.allclose(found, expected[: lengths[0]].numpy(), atol=1e-3):
+            raise HTRError(f"{model_path} reads something else as an ONNX file, which is not written: report this")
+    with whole_file(target, "wb") as file:
+        file.write(data)

@@ -103,15 +103,16 @@ class Calibration:
     """The probability that a text is right, from the model's own probability and from how name-like the text is.
 
     Logistic regression (Platt 1999) on the log-odds of the model's probability and on the trigram model's mean
-    log-probability per character. weights: of these two, and the constant; ValueError where there are not three.
+    log-probability per character. weights: of these two, and the constant; ValueError where there are not three finite
+    ones.
     """
 
     trigrams: Ngrams
     weights: Sequence[float] = (1.0, 0.0, 0.0)  # leaves the model's probability as it is
 
     def __post_init__(self):
-        if len(self.weights) != 3:
-            raise ValueError(f"a calibration has 3 weights, not {len(self.weights)}")
+        if len(self.weights) != 3 or not all(map(math.isfinite, self.weights)):
+            raise ValueError(f"a calibration has 3 finite weights, not {self.weights!r:.80}")
 
     def features(self, text: str, probability: float) -> tuple[float, float, float]:
         return log_odds(probability), self.trigrams.log_prob(text) / (len(text) + 1), 1.0

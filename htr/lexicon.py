@@ -125,7 +125,7 @@ def spelling_of(labels: Mapping[str, int]) -> Ngrams:
 class Prior:
     """Chooses among candidates. ngrams: of known names, or of labels where there is no lexicon, and no name is known.
 
-    weights: one per feature, see FEATURES; ValueError where there are more or fewer.
+    weights: one finite number per feature, see FEATURES; ValueError where there are others.
     """
 
     ngrams: Ngrams
@@ -133,8 +133,8 @@ class Prior:
     weights: Sequence[float] = NEUTRAL
 
     def __post_init__(self):
-        if len(self.weights) != FEATURES:
-            raise ValueError(f"{FEATURES} weights are needed, not {len(self.weights)}")
+        if len(self.weights) != FEATURES or not all(map(math.isfinite, self.weights)):
+            raise ValueError(f"{FEATURES} finite weights are needed, not {self.weights!r:.80}")
 
     def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> np.ndarray:
         """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""

@@ -48,6 +48,9 @@ def run(main: Callable[[], int]) -> None:
     except HTRError as error:
         print("error:", printable(" ".join(str(error).split())), file=sys.stderr)  # libraries' messages may have lines
         status = 1
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed: pip install -r requirements.txt", file=sys.stderr)
+        status = 1
     except BrokenPipeError:  # whoever read our output is gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1

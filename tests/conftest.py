@@ -41,6 +41,15 @@ def run_script(folder: Path, name: str, *flags, check: bool = True, env=None) ->
     return done
 
 
+def run_without_torch(folder: Path, code: str) -> subprocess.CompletedProcess:
+    """Run code in a folder, in a Python in which importing torch fails."""
+    code = f"import sys; sys.modules['torch'] = None; {code}"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture(scope="session")
 def script():
     return run_script

@@ -13,8 +13,9 @@ import dataset
 from config import Config
 from dataset import batches_by_width, collate, find_images, find_labels, load_lines, to_ink
 from htr import images as htr_images
+from htr.ctc import frames_needed
 from htr.scripts import HTRError
-from model import CRNN, frames_needed
+from model import CRNN
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_without_torch
 from PIL import Image
 
 import reading
+import utils
 from benchmarks.pictures import VARIANTS
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
 from dataset import geometry
+from htr import onnx
 from htr.confidence import Ngrams
 from htr.images import Decoded, find_files, to_line
 from htr.lexicon import NEUTRAL
@@ -31,7 +33,7 @@ from htr.scripts import HTRError
 from htr.tables import Journal
 from predict import predict_batch, predict_single_image
 from reading import CHOICE_COLUMNS, COLUMNS, Reader
-from utils import load_checkpoint, save_checkpoint
+from utils import load_checkpoint, save_checkpoint, settings_of, sizes_of
 
 THE_DESCRIPTION = """
 from config import Config
@@ -839,3 +841,126 @@ def test_a_notebook(folder):
     assert "error: there is no image or folder nowhere" in outputs[3]
     assert "Traceback" not in "".join(outputs)
     assert "predictions.csv" in outputs[5]
+
+
+# ---------------------------------------------------------------------------------------- without PyTorch
+
+
+@pytest.fixture(scope="session")
+def without_torch(shared_folder, script, data_dir):
+    """A folder with the shipped weights as names.onnx, and scans/ with drawn names and a file that is no image."""
+
+    def make(folder):
+        script(folder, "predict.py", "--model-path", SHIPPED_WEIGHTS, "--export", "names.onnx")
+        shutil.copytree(data_dir / "validation_v2" / "validation", folder / "scans")
+        (folder / "scans" / "broken.png").write_bytes(b"nothing")
+
+    return shared_folder("without-torch", make)
+
+
+def read_without_torch(folder, *flags) -> subprocess.CompletedProcess:
+    """Run predict.py in a Python in which importing torch fails."""
+    code = (
+        f"import runpy; sys.argv = {['predict.py', *map(str, flags)]}; runpy.run_module('predict', run_name='__main__')"
+    )
+    return run_without_torch(folder, code)
+
+
+@pytest.mark.parametrize("way", [(), ("spelling",), ("lexicon",)])
+def test_an_onnx_file_reads_the_same_without_pytorch(without_torch, data_dir, tmp_path, monkeypatch, way):
+    """The same texts, confidences within 1e-4, with labels, a page and a workbook."""
+    labels = data_dir / "CSV" / "written_name_validation.csv"
+    options = {name: labels if name == "lexicon" else True for name in way}
+    flags = [part for name in way for part in ([f"--{name}", labels] if name == "lexicon" else [f"--{name}"])]
+    flags += ["--labels", labels, "--html", "--spreadsheet", "--output-dir", tmp_path / "out"]
+    done = read_without_torch(without_torch, "scans", "--model-path", "names.onnx", *flags)
+    assert done.returncode == 1 and "1 images could not be read, broken.png" in done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*TABLES, "predictions.xlsx", "report.html"}
+    monkeypatch.setattr(utils, "cpu_is_faster_in_bfloat16", lambda: False)
+    expected = predict_batch(
+        SHIPPED_WEIGHTS, without_torch / "scans", save_csv=False, labels=labels, device="cpu", **options
+    )
+    found = table(tmp_path / "out" / "predictions.csv")
+    assert list(found.columns) == list(expected.columns)
+    for column in found.columns:
+        if column in ("CONFIDENCE", "RUNNER_UP_CONFIDENCE"):
+            read = found[column] != ""
+            assert read.sum() == 60
+            assert found[column][read].astype(float).tolist() == pytest.approx(
+                expected[column][read].tolist(), abs=1e-4
+            )
+        elif column == "CHARACTER_CONFIDENCES":
+            for one, other in zip(found[column], expected[column], strict=True):
+                assert [*map(float, one.split())] == pytest.approx([*map(float, other.split())], abs=2e-4)
+        else:
+            assert found[column].tolist() == expected[column].astype(str).tolist(), column
+    assert (found["RIGHT"] == "yes").mean() > 0.5
+
+
+def test_a_stopped_reading_resumes_without_pytorch(without_torch, tmp_path):
+    flags = ("scans", "--model-path", "names.onnx", "--output-dir", tmp_path)
+    read_without_torch(without_torch, *flags)
+    whole = (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+    key = Journal.key_of(without_torch / "names.onnx", None)
+    row = {"FILENAME": "TEST", "PREDICTION": "READ BEFORE", "CONFIDENCE": 1.0, "ERROR": "", "CHARACTER_CONFIDENCES": ""}
+    first = sorted((without_torch / "scans").glob("*.jpg"))[0]
+    lines = [{"key": key, "started": time.time() + 1}, [f"scans/{first.name}", row]]
+    (tmp_path / "predictions.partial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = read_without_torch(without_torch, *flags, "--resume")
+    assert "of these, read by the run before: 1" in done.stdout
+    resumed = (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+    different = [pair for pair in zip(whole.splitlines(), resumed.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(different) == 1 and "READ BEFORE" in different[0][1]
+
+
+def test_without_pytorch_the_shipped_onnx_file_is_the_default(tmp_path):
+    done = read_without_torch(tmp_path, ROOT / "samples", "--labels", ROOT / "samples" / "labels.csv")
+    assert done.returncode == 0, done.stderr
+    assert "reading with the weights shipped as weights/htr_crnn_names.onnx" in done.stdout
+    assert "exact match 1.0000 (12 of 12 labelled images)" in done.stdout
+
+
+def test_the_shipped_onnx_file_is_that_of_the_shipped_weights(without_torch):
+    """Exported again, it has the same bytes: nobody forgot to when the weights changed."""
+    shipped = SHIPPED_WEIGHTS.with_suffix(".onnx").read_bytes()
+    facts, _ = onnx.load(SHIPPED_WEIGHTS.with_suffix(".onnx"), lambda facts: sizes_of(*settings_of(facts, "")))
+    again, _ = onnx.load(without_torch / "names.onnx", lambda facts: sizes_of(*settings_of(facts, "")))
+    assert facts == again
+    sizes = sizes_of(*settings_of(facts, ""))
+    weights = [onnx.weights_at_the_end(data, sizes) for data in (shipped, (without_torch / "names.onnx").read_bytes())]
+    for name in weights[0]:
+        assert np.allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--model-path", SHIPPED_WEIGHTS), "is read with PyTorch: pip install -r requirements.txt"),
+        (("--model-path", "names.onnx", "--device", "cuda"), "names.onnx is read on the CPU: leave --device out"),
+        (("--model-path", "none.onnx"), "there is no ONNX file none.onnx"),
+        (
+            ("--model-path", "names.onnx", "--labels", ROOT / "samples" / "labels.csv", "--calibrate"),
+            "an ONNX file cannot be calibrated: calibrate its checkpoint",
+        ),
+        (("--model-path", "names.onnx", "--lexicon", "none.csv"), "none.csv"),
+    ],
+)
+def test_what_cannot_be_done_without_pytorch_is_one_line(without_torch, tmp_path, flags, message):
+    done = read_without_torch(without_torch, ROOT / "samples", "--output-dir", tmp_path / "out", *flags)
+    assert done.returncode == 1
+    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python_an_onnx_file_is_a_model_path_like_another(without_torch, tmp_path):
+    code = "from predict import *; print(predict_single_image('names.onnx', sys.argv[1]))"
+    done = run_without_torch(without_torch, f"sys.argv = ['', {str(ROOT / 'samples' / 'name_01.png')!r}]; {code}")
+    assert done.stdout.startswith("('BAPTISTE', 0.9"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["train.py", "continue_train.py"])
+def test_training_does_not_start_from_an_onnx_file(without_torch, script, data_dir, name):
+    start = ("--pretrained", "names.onnx") if name == "train.py" else ("--model-path", "names.onnx")
+    done = script(without_torch, name, "--data-dir", data_dir, *start, check=False)
+    assert done.returncode == 1
+    assert "names.onnx is an ONNX file" in done.stderr and done.stderr.count("\n") == 1

@@ -1,10 +1,12 @@
 import io
+import json
 import os
 import pickle
 import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,9 +14,12 @@ from conftest import ROOT
 
 import utils
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
+from htr import onnx
 from htr.labels import Alphabet
 from htr.scripts import HTRError
+from model import CRNN
 from predict import predict_batch
+from reading import Reader
 from utils import (
     beside,
     build_model,
@@ -351,3 +356,89 @@ def test_weights_that_do_not_fit_are_named():
     for none in (5, {"heads.0.bias": "x"}):
         with pytest.raises(HTRError, match="holds no weights"):
             restore_weights(model, none, "a.pth")
+
+
+# --------------------------------------------------------------------------------------------------- ONNX
+
+
+def test_an_onnx_file_holds_what_reading_needs_and_nothing_of_the_machine(trained, tmp_path):
+    for state in (trained / "htr_crnn_mini.pth", last_path(trained / "htr_crnn_mini.pth")):
+        utils.export_onnx(state, tmp_path / "small.onnx")
+        _, facts, config, alphabet = utils.load_network(tmp_path / "small.onnx", "auto")
+        checkpoint = load_checkpoint(state)
+        whole, characters = restore_settings(checkpoint, state)
+        assert all(getattr(config, name) == getattr(whole, name) for name in utils.READING)
+        assert facts["config"].keys() == set(utils.READING)
+        assert (alphabet.characters, alphabet.ways) == (characters.characters, characters.ways)
+        for name in ("calibration", "lexicon", "spelling"):
+            assert facts.get(name) == checkpoint.get(name)
+        assert str(trained).encode() not in (tmp_path / "small.onnx").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.onnx"]
+
+
+def test_an_onnx_file_that_reads_something_else_is_not_left(trained, tmp_path, monkeypatch):
+    exported = CRNN.exported
+    monkeypatch.setattr(CRNN, "exported", lambda model: exported(model) | {"conv0.bias": np.ones(8, np.float32)})
+    with pytest.raises(HTRError, match="reads something else"):
+        utils.export_onnx(trained / "htr_crnn_mini.pth", tmp_path / "small.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_an_onnx_file_may_not_be_written(trained, tmp_path):
+    for name, message in (("small.pth", r"does not end in \.onnx"), ("none.txt", "does not end")):
+        with pytest.raises(HTRError, match=message):
+            utils.export_onnx(trained / "htr_crnn_mini.pth", tmp_path / name)
+    for shipped in (SHIPPED_WEIGHTS, SHIPPED_WORDS):
+        with pytest.raises(HTRError, match="holds the shipped weights"):
+            utils.export_onnx(trained / "htr_crnn_mini.pth", shipped.with_suffix(".onnx"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HTRError, match="cannot be written"):
+        utils.export_onnx(trained / "htr_crnn_mini.pth", tmp_path / "file" / "small.onnx")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "is not an ONNX file of this program"),
+        ({"version": 99}, "newer version of this program"),
+        ({"version": "3"}, "it has no version"),
+        ({"config": []}, "settings that this program does not know"),
+        ({"config": {"LSTM_HIDDEN": 10**9}}, "settings that make no sense"),
+        ({"config": {"IMG_HEIGHT": 1e999}}, "settings that make no sense"),
+        ({"config": {"UNKNOWN": 1}}, "does not know: UNKNOWN"),
+        ({"config": {"LSTM_HIDDEN": 2048, "LSTM_LAYERS": 10}}, "damaged or not an ONNX file"),
+        ({"alphabet": 3}, "settings that make no sense"),
+        ({"alphabet": "A" * 9}, "settings that make no sense"),
+        ({"ways": [9]}, "settings that make no sense"),
+    ],
+)
+def test_an_onnx_file_with_facts_of_another_network_is_refused(trained, tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr(onnx.Session, "__init__", lambda *_: pytest.fail("it ran"))
+    checkpoint = load_checkpoint(trained / "htr_crnn_mini.pth")
+    config, alphabet = restore_settings(checkpoint, "")
+    model = build_model(config, alphabet)
+    restore_weights(model, checkpoint["model"], "")
+    facts = {"format": utils.FORMAT, "version": utils.VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
+    facts |= {"config": {name: getattr(config, name) for name in utils.READING}} | change
+    path = tmp_path / "small.onnx"
+    path.write_bytes(onnx.encode(json.dumps(facts).encode(), utils.sizes_of(config, alphabet), model.fuse().exported()))
+    with pytest.raises(HTRError, match=message):
+        utils.load_network(path, "auto")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"calibration": {}},
+        {"calibration": {"weights": [1, 0], "trigrams": {}}},
+        {"calibration": {"weights": [float("nan"), 0, 0], "trigrams": {}}},
+        {"calibration": {"weights": [1, 0, 0], "trigrams": {"AB": 1, "ABC": 1}}},
+        {"calibration": 3},
+    ],
+)
+def test_a_calibration_that_makes_no_sense_is_refused(trained, tmp_path, change):
+    save_checkpoint(load_checkpoint(trained / "htr_crnn_mini.pth") | change, tmp_path / "small.pth")
+    utils.export_onnx(tmp_path / "small.pth", tmp_path / "small.onnx")
+    for name in ("small.pth", "small.onnx"):
+        with pytest.raises(HTRError, match=f"{name} has a calibration that makes no sense"):
+            Reader.load(tmp_path / name)

@@ -22,6 +22,7 @@ def run_main(body: str) -> subprocess.Popen:
         ("return 1", 1, ""),
         ("raise HTRError('fix this')", 1, "error: fix this\n"),
         ("raise OSError(28, 'No space left', 'a')", 1, "error: [Errno 28] No space left: 'a'\n"),
+        ("import nothing_like_it", 1, "error: nothing_like_it is not installed: pip install -r requirements.txt\n"),
         ("raise KeyboardInterrupt", 130, "interrupted\n"),
         ("raise Interrupted(15, 'saved')", 143, "saved\n"),
     ],
