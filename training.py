@@ -47,6 +47,7 @@ from utils import (
     last_path,
     load_checkpoint,
     memory_advice,
+    memory_kept,
     previous_path,
     restore_settings,
     restore_weights,
@@ -648,7 +649,7 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     state.data = data_of(train_lines, validation_lines)
     keep_on_gpu(train_lines, state.device)
     save_progress(state)  # so that a run can be continued from its first step on
-    with stop_requests() as stop, memory_advice(config.BATCH_SIZE):
+    with stop_requests() as stop, memory_advice(config.BATCH_SIZE), memory_kept():
         while not (stopped := any(parallel.any_process(bool(stop)))) and state.epoch < epochs:
             started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
             if not train_epoch(state, train_lines, stop):
