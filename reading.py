@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,6 +47,7 @@ CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
 WINDOW = 512  # images that are sorted by width together
 SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image,
 MORE_SIMILAR = 40  # or, without a lexicon, that are weighed by their spelling
+WEIGHED = 64  # images whose candidates are scored at once
 SHOWN = 12  # readings in the summary
 
 MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
@@ -61,15 +63,16 @@ def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
 
 @dataclass
 class Evidence:
-    """What is known of one image: the greedy reading and, with a prior, all candidates, the greedy text first.
+    """What is known of one image: the greedy reading and, once a prior was asked, all candidates.
 
-    features: (len(candidates) + 1, htr.lexicon.FEATURES).
+    log_probs: (T, C) float32. candidates: the greedy text first. features: (len(candidates) + 1, htr.lexicon.FEATURES).
     """
 
     text: str
     reading: Reading
-    candidates: list[str]
-    features: np.ndarray | None
+    log_probs: np.ndarray
+    candidates: list[str] = field(default_factory=list)
+    features: np.ndarray | None = None
 
 
 @dataclass
@@ -118,28 +121,39 @@ class Reader:
         return reader
 
     def read(self, images: Sequence[np.ndarray]) -> list[Evidence]:
-        """Read grey uint8 lines (H, W_i) as one batch, one of `network.batches`."""
+        """Read grey uint8 lines (H, W_i) greedily as one batch, one of `network.batches`."""
         log_probs, lengths = self.network(images)
-        readings = greedy_decode(log_probs, lengths)
-        texts = [self.alphabet.decode(reading.labels) for reading in readings]
-        if self.prior is None:
-            return [Evidence(text, reading, [text], None) for text, reading in zip(texts, readings, strict=True)]
+        readings = enumerate(greedy_decode(log_probs, lengths))
+        return [Evidence(self.alphabet.decode(r.labels), r, log_probs[: lengths[n], n]) for n, r in readings]
 
-        lexicon = self.prior.lexicon
-        known = lexicon.near(texts) if lexicon else [[]] * len(texts)
-        candidates = []
-        for n, near in enumerate(known):
-            similar = similar_labels(log_probs[: lengths[n], n], SIMILAR if lexicon else MORE_SIMILAR)
-            writable = [word for word in near if self.alphabet.knows(word)]
-            candidates.append(list(dict.fromkeys([texts[n], *map(self.alphabet.decode, similar), *writable])))
-        labels = [[self.alphabet.encode(text) for text in several] for several in candidates]
-        found = []
-        for n, values in enumerate(candidate_log_probs(log_probs, lengths, labels)):
-            possible = [place for place, value in enumerate(values) if value > -np.inf]
-            several = [candidates[n][place] for place in possible]
-            features = self.prior.features(several, [values[place] for place in possible])
-            found.append(Evidence(texts[n], readings[n], several, features))
-        return found
+    def weigh(self, evidence: Sequence[Evidence], prior: Prior) -> list[Evidence]:
+        """What was read of images, with the candidates of a prior."""
+        lexicon = prior.lexicon
+        known = lexicon.near([each.text for each in evidence]) if lexicon else [[]] * len(evidence)
+
+        def weighed(places: range) -> list[Evidence]:
+            several = [evidence[place] for place in places]
+            candidates = []
+            for each, place in zip(several, places, strict=True):
+                similar = similar_labels(each.log_probs, SIMILAR if lexicon else MORE_SIMILAR)
+                writable = [word for word in known[place] if self.alphabet.knows(word)]
+                candidates.append(list(dict.fromkeys([each.text, *map(self.alphabet.decode, similar), *writable])))
+            lengths = np.array([len(each.log_probs) for each in several])
+            log_probs = np.zeros((lengths.max(), len(several), several[0].log_probs.shape[1]), np.float32)
+            for n, each in enumerate(several):
+                log_probs[: lengths[n], n] = each.log_probs
+            labels = [[self.alphabet.encode(text) for text in texts] for texts in candidates]
+            found = []
+            for n, values in enumerate(candidate_log_probs(log_probs, lengths, labels)):
+                possible = [place for place, value in enumerate(values) if value > -np.inf]
+                texts = [candidates[n][place] for place in possible]
+                features = prior.features(texts, [values[place] for place in possible])
+                found.append(dataclasses.replace(several[n], candidates=texts, features=features))
+            return found
+
+        parts = [range(len(evidence))[start : start + WEIGHED] for start in range(0, len(evidence), WEIGHED)]
+        with self.network.threads() as pool:
+            return [each for part in pool.map(weighed, parts) for each in part]
 
     def as_read(self, truth: str) -> str:
         """A text as it comes from a right reading: of several that look the same, one."""
@@ -198,16 +212,17 @@ class Reader:
 
     def read_all(self, images: Sequence[MaybeImage], batch_size: int) -> list[Evidence | None]:
         """Read images in the network's batches; None for those that could not be read."""
-        readable = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
-        found: list[Evidence | None] = [None] * len(images)
-        several = self.network.batches([images[i].shape[1] for i in readable], batch_size)
-        batches = [[readable[place] for place in batch] for batch in several]
+        places = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
+        readable = [images[place] for place in places]
+        batches = self.network.batches([image.shape[1] for image in readable], batch_size)
         with self.network.threads() as pool:
-            readings = pool.map(lambda batch: self.read([images[i] for i in batch]), batches)
-            for batch, evidences in zip(batches, readings, strict=True):
-                for i, evidence in zip(batch, evidences, strict=True):
-                    found[i] = evidence
-        return found
+            readings = list(pool.map(lambda batch: self.read([readable[i] for i in batch]), batches))
+        found = dict(zip(itertools.chain(*batches), itertools.chain(*readings), strict=True))
+        evidence = [found[i] for i in range(len(readable))]
+        if self.prior and evidence:
+            evidence = self.weigh(evidence, self.prior)
+        of_place = dict(zip(places, evidence, strict=True))
+        return [of_place.get(place) for place in range(len(images))]
 
 
 # ----------------------------------------------------------------------------------------------- reading
@@ -450,28 +465,28 @@ def fitted_on(
     where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
     """
     reader = Reader.load(model_path, device)
-
-    def read_with(prior: Prior | None) -> Labelled:
-        reader.prior = prior
-        pairs = zip(reader.read_all(images, batch_size or reader.network.in_batch), truths, strict=True)
-        return [(evidence, reader.as_read(truth)) for evidence, truth in pairs if evidence is not None]
-
-    trigrams, prior = reader.calibration.trigrams if reader.calibration else Ngrams({}), None
-    if lexicon is not None:
-        trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
-        prior = Prior(trigrams, lexicon)
-    labelled = read_with(prior)
+    read = zip(reader.read_all(images, batch_size or reader.network.in_batch), truths, strict=True)
+    labelled = [(evidence, reader.as_read(truth)) for evidence, truth in read if evidence is not None]
     if len(labelled) < FEWEST:
         raise HTRError(
             f"there are {len(labelled)} labelled images that can be read, too few to calibrate on: label at least"
             f" {FEWEST}"
         )
+
+    def weighed(prior: Prior) -> Labelled:
+        evidence, texts = zip(*labelled, strict=True)
+        return list(zip(reader.weigh(evidence, prior), texts, strict=True))
+
+    trigrams = reader.calibration.trigrams if reader.calibration else Ngrams({})
+    if lexicon is not None:
+        trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
     fitted: dict[str, Any] = {"calibration": fit_confidence(labelled, trigrams).state()}
     if lexicon is not None:
-        prior, calibration = fit_choice(labelled, trigrams, prior)
+        prior = Prior(trigrams, lexicon)
+        prior, calibration = fit_choice(weighed(prior), trigrams, prior)
         fitted["lexicon"] = {"weights": prior.weights, "calibration": calibration.weights}
         prior = Prior(spelling_of(lexicon.counts))
-        prior, calibration = fit_choice(read_with(prior), trigrams, prior)
+        prior, calibration = fit_choice(weighed(prior), trigrams, prior)
         fitted["spelling"] = {
             "ngrams": prior.ngrams.counts, "weights": prior.weights, "calibration": calibration.weights
         }  # fmt: skip

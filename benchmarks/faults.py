@@ -36,7 +36,7 @@ from hostile import picture  # noqa: E402
 from config import SHIPPED_WEIGHTS  # noqa: E402
 from htr.scripts import HTRError  # noqa: E402
 from htr.synthetic import draw_dataset  # noqa: E402
-from utils import checksum, load_checkpoint  # noqa: E402
+from utils import checksum, load_checkpoint, load_network  # noqa: E402
 
 NETWORK = (
     "--validation-samples 40 --batch-size 8 --cnn-channels 8 8 8 8 16 16 --lstm-hidden 16 --augment-steps 5 --workers 2"
@@ -255,6 +255,32 @@ def damage(folder: Path) -> Iterator[Row]:
         out = must(other, "continue_train.py", "--finish")
         good += "continuing from the state before it" in out and same_end(trained(folder), other)
     yield "last state damaged: continues from the one before, the same end", tries, good
+
+
+def onnx_files(folder: Path) -> Iterator[Row]:
+    """Damaged ONNX files, by the shipped one, and some that hold another graph, with the right checksum."""
+    path, rng = folder / "damaged.onnx", random.Random(5)
+    whole = SHIPPED_WEIGHTS.with_suffix(".onnx").read_bytes()
+
+    def refused(data: bytes) -> bool:
+        path.write_bytes(data)
+        try:
+            load_network(path, "cpu")
+        except HTRError as error:
+            return str(path) in str(error)
+        return False
+
+    good = 0
+    for _ in range(FLIPS):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        good += refused(bytes(data))
+    yield "ONNX file with one bit flipped: refused", FLIPS, good
+    yield "ONNX file cut short: refused", 100, sum(refused(whole[: rng.randrange(len(whole))]) for _ in range(100))
+    operators = [b"\x04Relu", b"\x04Conv", b"\x04LSTM", b"\x07MaxPool", b"\x07Softmax", b"\x07Squeeze", b"\x07Reshape"]
+    foreign = [whole.replace(b"\x22" + name, b"\x22" + name[:1] + b"L" * name[0]) for name in operators]
+    foreign += [b"", b"text", bytes(1000), whole + b"\0", whole + whole]
+    yield "empty, another program's, or with another graph: refused", len(foreign), sum(map(refused, foreign))
 
 
 def locks(folder: Path) -> Iterator[Row]:
@@ -513,8 +539,8 @@ def runs(folder: Path) -> Iterator[Row]:
 
 
 FAULTS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    "kills": kills, "signals": signals, "disk": disk, "damage": damage, "locks": locks, "hostile": bad_files,
-    "fuzz": fuzz, "tables": tables, "readings": readings,
+    "kills": kills, "signals": signals, "disk": disk, "damage": damage, "onnx": onnx_files, "locks": locks,
+    "hostile": bad_files, "fuzz": fuzz, "tables": tables, "readings": readings,
     "names": names, "drives": drives, "runs": runs,
 }  # fmt: skip
 

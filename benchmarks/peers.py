@@ -6,8 +6,8 @@
     python benchmarks/peers.py --data-dir DIR --minutes 20      # how well each reads after as many minutes of training
 
 Training speed is that of further epochs: the time of a longer run minus that of a run of one epoch. Reading goes from a
-folder of validation images to text, including the start of the program. kraken uses one thread by default; give it more
-with --kraken-threads. This project needs neither of them.
+folder of validation images to text, including the start of the program; this project reads with PyTorch and with ONNX
+Runtime. kraken uses one thread by default; give it more with --kraken-threads. This project needs neither of them.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from htr.labels import clean_label, read_labels  # noqa: E402
 from htr.scores import Score  # noqa: E402
 
 IMAGES = {"ours": 2000, "PyLaia": 100, "kraken": 100}  # of an epoch, for the speed: about half a minute each
-READ = {"ours": None, "PyLaia": None, "kraken": 200}  # of the 1,000 validation images; kraken needs minutes for these
+READ_BY_KRAKEN = 200  # of the 1,000 validation images, for which it needs minutes
 FEW = 16  # validation images that each program looks at while it trains
 Rows = Sequence[tuple[Path, str]]  # pictures with their texts, no two of one name
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the speed (default: 3)")
     parser.add_argument("--minutes", type=float, help="train each so long on --images and score what it reads")
     parser.add_argument("--images", type=int, default=5000, help="with --minutes (default: 5000)")
-    parser.add_argument("--only", nargs="+", choices=IMAGES, default=list(IMAGES), help="with --minutes (default: all)")
+    parser.add_argument("--only", nargs="+", choices=IMAGES, default=list(IMAGES), help="(default: all)")
     parser.add_argument("--kraken-threads", type=int, default=1, help="(default: 1, as kraken's own)")
     args = parser.parse_args()
     runs = args.runs_dir.resolve()
@@ -242,10 +242,14 @@ def main() -> None:
     ours = (sys.executable, ROOT / "train.py", "--data-dir", "data", "--num-samples", 0, "--device", "cpu")
     pylaia, kraken = PyLaia(runs, work), Kraken(runs, work, args.kraken_threads)
 
-    def read_ours() -> float:
-        return seconds(
-            sys.executable, ROOT / "predict.py", "data/validation_v2/validation", "--device", "cpu", cwd=work
-        )
+    def read_ours(model: str = "htr_crnn_mini.pth") -> float:
+        flags = ("data/validation_v2/validation", "--device", "cpu", "--model-path", model)
+        return seconds(sys.executable, ROOT / "predict.py", *flags, cwd=work)
+
+    def read_with_onnx() -> float:
+        if not (work / "ours.onnx").exists():
+            seconds(sys.executable, ROOT / "predict.py", "--export", "ours.onnx", cwd=work)
+        return read_ours("ours.onnx")
 
     if args.minutes:
         if "ours" in args.only:
@@ -265,19 +269,28 @@ def main() -> None:
         "PyLaia": pylaia.train,
         "kraken": lambda epochs: kraken.train(epochs, few),
     }
-    readings = {"ours": read_ours, "PyLaia": pylaia.read, "kraken": lambda: kraken.read(READ["kraken"])}
-    trained, read = {name: [] for name in trainings}, {name: [] for name in readings}
+    readings = {
+        "ours": [read_ours, read_with_onnx],
+        "PyLaia": [pylaia.read],
+        "kraken": [lambda: kraken.read(READ_BY_KRAKEN)],
+    }
+    speeds = {(name, n): [] for name in args.only for n in range(1 + len(readings[name]))}
     for _ in range(args.rounds):
-        for name, run in trainings.items():
-            trained[name].append(IMAGES[name] / (run(2) - run(1)))
-        for name, run in readings.items():
-            read[name].append((READ[name] or len(validation)) / run())
-        print({name: [round(speed, 1) for speed in trained[name] + read[name]] for name in trained}, flush=True)
-    print("| images/s | " + " | ".join(trained) + " | ours / PyLaia | ours / kraken |\n" + "|---" * 6 + "|")
-    for title, speeds in (("training", trained), ("reading, start included", read)):
-        medians = {name: statistics.median(values) for name, values in speeds.items()}
-        cells = [f"{medians[name]:.1f}" for name in trained]
-        cells += [f"{medians['ours'] / medians[name]:.1f}" for name in ("PyLaia", "kraken")]
+        for name in args.only:
+            speeds[name, 0].append(IMAGES[name] / (trainings[name](2) - trainings[name](1)))
+        for name in args.only:
+            read = READ_BY_KRAKEN if name == "kraken" else len(validation)
+            for n, run in enumerate(readings[name], 1):
+                speeds[name, n].append(read / run())
+        print({name: [round(speed, 1) for speed in several] for name, several in speeds.items()}, flush=True)
+    medians = {name: statistics.median(several) for name, several in speeds.items()}
+    peers = [name for name in args.only if name != "ours"]
+    print("| images/s | " + " | ".join(["ours", *peers, *(f"ours / {name}" for name in peers)]) + " |")
+    print("|---" * (2 + 2 * len(peers)) + "|")
+    titles = ("training", "reading, start included", "reading with ONNX Runtime, start included")
+    for n, title in enumerate(titles if "ours" in args.only else ()):
+        own, others = medians["ours", n], [medians[name, min(n, 1)] for name in peers]
+        cells = [f"{speed:.1f}" for speed in (own, *others, *(own / other for other in others))]
         print(f"| {title} | {' | '.join(cells)} |")
 
 

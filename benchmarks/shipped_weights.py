@@ -121,6 +121,7 @@ def train_names(args: argparse.Namespace, model: Path) -> None:
     train(2 * EPOCHS, model, data)
     run("predict.py", data / "validation_v2" / "validation", "--model-path", model, "--labels", labels,
         "--lexicon", args.names, "--calibrate", "--output-dir", args.out / "output")  # fmt: skip
+    run("predict.py", "--model-path", model, "--export", model.with_suffix(".onnx"))
 
 
 def train_words(args: argparse.Namespace, names: Path, model: Path) -> None:

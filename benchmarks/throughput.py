@@ -1,5 +1,7 @@
 """Measure speed and memory of training and reading, and the network's share of training, for sets of several sizes.
 
+Images are read with the shipped weights, by PyTorch and by ONNX Runtime in turn.
+
     python benchmarks/throughput.py --data-dir DIR --sizes 10000 331000
 
 A set larger than the dataset is made of hard links to its images, in `--scratch-dir`. Each row is measured in processes
@@ -24,12 +26,13 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import training  # noqa: E402
-from config import Config  # noqa: E402
+from config import SHIPPED_WEIGHTS, Config  # noqa: E402
 from dataset import Lines, batches_by_width, find_images, find_labels  # noqa: E402
 from htr.labels import read_labels  # noqa: E402
 from utils import choose_device  # noqa: E402
 
 ROUNDS, BATCHES = 5, 20  # each round trains on that many batches, with and without all but the network
+MOST_REPEATED = 10_000  # images that are read several times
 
 
 def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
@@ -122,14 +125,30 @@ def measure_training(data_dir: Path, size: int, rounds: int = ROUNDS) -> dict[st
     }
 
 
-def measure_reading(images: Path, scratch: Path) -> dict[str, float]:
-    """Run predict.py on a folder."""
+def measure_reading(images: Path, scratch: Path, suffix: str) -> dict[str, float]:
+    """Run predict.py on a folder, with the shipped weights of that suffix."""
     command = [sys.executable, str(ROOT / "predict.py"), str(images), "--output-dir", str(scratch / "output")]
+    command += ["--model-path", str(SHIPPED_WEIGHTS.with_suffix(suffix))]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=scratch)
-    seconds, count = time.perf_counter() - started, sum(1 for _ in images.iterdir())
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"images read": count, "images/s, folder to CSV": count / seconds, "peak MiB of reading": peak}
+    return {"seconds": time.perf_counter() - started, "peak": peak}
+
+
+def reading_row(images: Path, scratch: Path) -> dict[str, float]:
+    """How fast each engine reads a folder, in alternating rounds, each in a process of its own."""
+    count = sum(1 for _ in images.iterdir())
+    found = {".pth": [], ".onnx": []}
+    for _ in range(ROUNDS if count <= MOST_REPEATED else 1):
+        for suffix, several in found.items():
+            flags = ("--data-dir", str(images), "--scratch-dir", str(scratch), "--measure", f"reading{suffix}")
+            several.append(in_a_process(*flags))
+    row: dict[str, float] = {"images read": count}
+    for suffix, engine in ((".pth", "PyTorch"), (".onnx", "ONNX Runtime")):
+        row[f"images/s with {engine}, start included"] = count / statistics.median(r["seconds"] for r in found[suffix])
+        row[f"peak MiB of reading with {engine}"] = statistics.median(r["peak"] for r in found[suffix])
+    pairs = zip(found[".pth"], found[".onnx"], strict=True)
+    return row | {"ONNX Runtime / PyTorch": statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)}
 
 
 def in_a_process(*flags: str) -> dict[str, float]:
@@ -142,7 +161,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--sizes", type=int, nargs="+", default=[5000], help="training images (default: 5000)")
     parser.add_argument("--scratch-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
-    parser.add_argument("--measure", choices=("start", "training", "reading"), help=argparse.SUPPRESS)
+    parser.add_argument("--reading-only", action="store_true", help="do not train")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.scratch_dir.mkdir(parents=True, exist_ok=True)
     data_dir, scratch = args.data_dir.resolve(), args.scratch_dir.resolve()
@@ -150,20 +170,20 @@ def main() -> None:
     if args.measure in ("start", "training"):
         print(json.dumps(measure_training(data_dir, args.sizes[0], 0 if args.measure == "start" else ROUNDS)))
         return
-    if args.measure == "reading":
-        print(json.dumps(measure_reading(data_dir, scratch)))
+    if args.measure:
+        print(json.dumps(measure_reading(data_dir, scratch, args.measure.removeprefix("reading"))))
         return
     available = len(read_labels(find_labels(data_dir, "train")))
     rows = []
     for size in args.sizes:
         folder = data_dir if size <= available else repeat_dataset(data_dir, size, scratch / f"repeated-{size}")
-        flags = ("--data-dir", str(folder), "--scratch-dir", str(scratch), "--sizes", str(size))
-        first = in_a_process(*flags, "--measure", "start")
-        row = in_a_process(*flags, "--measure", "training")
-        row = {"images": row.pop("images"), "seconds at the first start": first["seconds to first step"]} | row
-        folder = find_images(folder, "validation" if size <= available else "train")
-        flags = ("--data-dir", str(folder), "--scratch-dir", str(scratch), "--measure", "reading")
-        rows.append(row | in_a_process(*flags))
+        row: dict[str, float] = {}
+        if not args.reading_only:
+            flags = ("--data-dir", str(folder), "--scratch-dir", str(scratch), "--sizes", str(size))
+            first = in_a_process(*flags, "--measure", "start")
+            row = in_a_process(*flags, "--measure", "training")
+            row = {"images": row.pop("images"), "seconds at the first start": first["seconds to first step"]} | row
+        rows.append(row | reading_row(find_images(folder, "validation" if size <= available else "train"), scratch))
     for name in rows[0]:
         print(f"| {name} | " + " | ".join(f"{row[name]:.4g}" for row in rows) + " |")
 

@@ -64,10 +64,9 @@ def main() -> None:
     names, truths = [name for name, _ in files], [labels[name] for name, _ in files]
     trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
     images = [image.pixels for image in read_images([path for _, path in files], geometry(reader.config), 2)]
-    labelled = {}
+    evidence, labelled = reader.read_all(images, reader.network.in_batch), {}
     for way, prior in (("spelling", Prior(spelling_of(lexicon.counts))), ("lexicon", Prior(trigrams, lexicon))):
-        reader.prior = prior
-        labelled[way] = prior, list(zip(reader.read_all(images, 64), truths, strict=True))
+        labelled[way] = prior, list(zip(reader.weigh(evidence, prior), truths, strict=True))
 
     rows: dict[str, list[dict[str, float]]] = {"greedy": [], "spelling": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)

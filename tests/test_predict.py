@@ -406,7 +406,7 @@ def test_the_shipped_weights_are_small_and_name_no_folder(path):
 def test_the_shipped_weights_read_by_spelling(path, letters):
     reader = Reader.load(path, "cpu", spelling=True)
     assert reader.alphabet.knows(letters)
-    (evidence,) = reader.read([to_line(Image.open(ROOT / "samples" / "name_02.png"), geometry(reader.config))])
+    (evidence,) = reader.read_all([to_line(Image.open(ROOT / "samples" / "name_02.png"), geometry(reader.config))], 1)
     choice = reader.choose(evidence)
     assert choice.text in evidence.candidates
     assert 0 <= choice.probability <= 1
