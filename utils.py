@@ -353,7 +353,10 @@ class Network(Protocol):
     in_batch: int
 
     def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
-        """The indices of lines in batches that it takes, of at most so many lines."""
+        """The indices of lines in batches that it takes, of at most so many lines.
+
+        The widest come first: so threads end at about the same time, and memory runs out at once or not at all.
+        """
 
     def threads(self) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
         """Where to call it from."""
@@ -374,7 +377,7 @@ class TorchNetwork:
 
     def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
         """Of similar width."""
-        order = sorted(range(len(widths)), key=widths.__getitem__)
+        order = sorted(range(len(widths)), key=widths.__getitem__, reverse=True)
         return [order[start : start + most] for start in range(0, len(order), most)]
 
     @contextlib.contextmanager

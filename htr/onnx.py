@@ -262,9 +262,9 @@ class Session:
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
-        """The indices of lines in batches of one number of frames, of at most so many lines."""
+        """The indices of lines in batches of one number of frames, of at most so many lines, the widest first."""
         lengths = list(map(frames, widths))
-        order = sorted(range(len(widths)), key=lengths.__getitem__)
+        order = sorted(range(len(widths)), key=lengths.__getitem__, reverse=True)
         groups = [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
         return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
 

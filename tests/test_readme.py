@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from conftest import ROOT
+from conftest import ROOT, run_without_torch
 
 from config import Config, flag_of
 
@@ -37,3 +37,18 @@ def test_defaults_in_the_table_are_the_settings():
         if flag_of(field) in rows:
             assert rows[flag_of(field)] == str(field.default), field.name
     assert len(rows) >= 8
+
+
+def test_the_packages_named_are_enough_to_read_without_pytorch(tmp_path):
+    """Its command, where no other package of the project can be imported."""
+    (command,) = re.findall(r"pip install (onnxruntime [\w ]+) && python (.*)$", README, re.MULTILINE)
+    named, script = command[0].split(), command[1].split()
+    needed = re.findall(r"^[\w-]+", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    imported = {"python-bidi": "bidi", "XlsxWriter": "xlsxwriter"}
+    others = [imported.get(name, name) for name in needed if name not in named]
+    assert {"torch", "torchvision", "matplotlib", "bidi", "xlsxwriter"} == set(others)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    code = f"sys.modules |= dict.fromkeys({others}); sys.argv = {script}; import runpy;"
+    done = run_without_torch(tmp_path, code + "runpy.run_module('predict', run_name='__main__')")
+    assert done.returncode == 0, done.stderr
+    assert "exact match 1.0000 (12 of 12 labelled images)" in done.stdout
