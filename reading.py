@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
-WINDOW = 512  # images that are sorted by width together
+WINDOW = 256  # images that are sorted by width together
 SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image,
 MORE_SIMILAR = 40  # or, without a lexicon, that are weighed by their spelling
 WEIGHED = 64  # images whose candidates are scored at once

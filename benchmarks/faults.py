@@ -280,7 +280,11 @@ def onnx_files(folder: Path) -> Iterator[Row]:
     operators = [b"\x04Relu", b"\x04Conv", b"\x04LSTM", b"\x07MaxPool", b"\x07Softmax", b"\x07Squeeze", b"\x07Reshape"]
     foreign = [whole.replace(b"\x22" + name, b"\x22" + name[:1] + b"L" * name[0]) for name in operators]
     foreign += [b"", b"text", bytes(1000), whole + b"\0", whole + whole]
-    yield "empty, another program's, or with another graph: refused", len(foreign), sum(map(refused, foreign))
+    yield (
+        "ONNX file that is empty, another program's, or with another graph: refused",
+        len(foreign),
+        sum(map(refused, foreign)),
+    )
 
 
 def locks(folder: Path) -> Iterator[Row]:
