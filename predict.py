@@ -149,8 +149,8 @@ def main() -> int:
         parser.error(str(error))
     if args.calibrate and not (args.labels or args.demo):
         parser.error("--calibrate needs --labels CSV, the true texts of images that the network was not trained on")
-    if args.export and args.paths:
-        parser.error("--export reads no images: leave it out, or them")
+    if args.export and (args.paths or args.labels or args.lexicon or args.output_dir):
+        parser.error("--export reads no images: leave it out, or the images and what is to be done with them")
     if args.export:
         return export(args, config)
 

@@ -958,6 +958,16 @@ def test_from_python_an_onnx_file_is_a_model_path_like_another(without_torch, tm
     assert done.stdout.startswith("('BAPTISTE', 0.9"), done.stderr
 
 
+def test_an_export_reads_nothing(folder, script):
+    for flags in (("test_v2",), ("--labels", "labels.csv"), ("--lexicon", "names.csv"), ("--output-dir", "out")):
+        done = script(folder, "predict.py", "--export", "small.onnx", *flags, check=False)
+        assert done.returncode == 2 and "--export reads no images" in done.stderr
+    assert not (folder / "small.onnx").exists()
+    assert "written to small.onnx" in script(folder, "predict.py", "--export", "small.onnx").stdout
+    done = script(folder, "predict.py", "test_v2", "--model-path", "small.onnx")
+    assert "read 10 of 10 images with small.onnx" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["train.py", "continue_train.py"])
 def test_training_does_not_start_from_an_onnx_file(without_torch, script, data_dir, name):
     start = ("--pretrained", "names.onnx") if name == "train.py" else ("--model-path", "names.onnx")
