@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from htr.ctc import BLANK
-
-FRAME = 8  # width of a frame in pixels
+from htr.ctc import BLANK, FRAME, frames
 
 
 class ConvBlock(nn.Module):
@@ -155,10 +153,7 @@ class CRNN(nn.Module):
             weights |= {f"head{n}.weight": head.weight.T, f"head{n}.bias": head.bias}
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
-    @staticmethod
-    def frames(width):
-        """The number of frames of an image `width` pixels wide (an int or a tensor): width / 8, rounded up."""
-        return (width + FRAME - 1) // FRAME
+    frames = staticmethod(frames)
 
     def forward(
         self, images: Tensor, widths: Tensor, all_readings: bool = False

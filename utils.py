@@ -344,6 +344,14 @@ def restore_weights(model: "CRNN", weights: "dict[str, torch.Tensor]", path: str
     model.load_state_dict(weights)
 
 
+def restore_model(checkpoint: dict[str, Any], path: str | os.PathLike) -> "tuple[CRNN, Config, Alphabet]":
+    """The network of a checkpoint, its settings and its alphabet. Raises HTRError where they do not fit."""
+    config, alphabet = restore_settings(checkpoint, path)
+    model = build_model(config, alphabet)
+    restore_weights(model, weights_of(checkpoint), path)
+    return model, config, alphabet
+
+
 # ------------------------------------------------------------------------------------------------ networks
 
 
@@ -422,9 +430,7 @@ def load_network(
             f"{model_path} is read with PyTorch: pip install -r requirements.txt, or, where that is installed, export"
             " it as an ONNX file with predict.py --export"
         ) from error
-    config, alphabet = restore_settings(checkpoint, model_path)
-    model = build_model(config, alphabet)
-    restore_weights(model, weights_of(checkpoint), model_path)
+    model, config, alphabet = restore_model(checkpoint, model_path)
     return TorchNetwork(model, choose_device(device)), checkpoint, config, alphabet
 
 
@@ -460,9 +466,7 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
     if is_shipped(target):
         raise HTRError(f"{target} holds the shipped weights, which stay as they are: choose another path")
     checkpoint = load_checkpoint(model_path)
-    config, alphabet = restore_settings(checkpoint, model_path)
-    model = build_model(config, alphabet)
-    restore_weights(model, weights_of(checkpoint), model_path)
+    model, config, alphabet = restore_model(checkpoint, model_path)
     facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
     facts |= {"ways": alphabet.ways, "config": {name: getattr(config, name) for name in READING}}
     facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}

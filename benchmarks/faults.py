@@ -200,26 +200,36 @@ def disk(folder: Path) -> Iterator[Row]:
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def damage(folder: Path) -> Iterator[Row]:
-    """Damaged checkpoints, by the shipped weights; and a state that is damaged on the disk."""
-    path, rng = folder / "damaged.pth", random.Random(2)
-    whole = (ROOT / "weights" / "htr_crnn_names.pth").read_bytes()
+def refusal(load: Callable[[Path], object], path: Path) -> Callable[[bytes], bool]:
+    """Whether a file that holds these bytes is refused with an error that names it."""
 
     def refused(data: bytes) -> bool:
         path.write_bytes(data)
         try:
-            load_checkpoint(path)
+            load(path)
         except HTRError as error:
             return str(path) in str(error)
         return False
 
+    return refused
+
+
+def flips_and_cuts(kind: str, whole: bytes, refused: Callable[[bytes], bool], rng: random.Random) -> Iterator[Row]:
+    """One bit of a file flipped, and its end cut off, anywhere."""
     good = 0
     for _ in range(FLIPS):
         data = bytearray(whole)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         good += refused(bytes(data))
-    yield "checkpoint with one bit flipped: refused", FLIPS, good
-    yield "checkpoint cut short: refused", 100, sum(refused(whole[: rng.randrange(len(whole))]) for _ in range(100))
+    yield f"{kind} with one bit flipped: refused", FLIPS, good
+    yield f"{kind} cut short: refused", 100, sum(refused(whole[: rng.randrange(len(whole))]) for _ in range(100))
+
+
+def damage(folder: Path) -> Iterator[Row]:
+    """Damaged checkpoints, by the shipped weights; and a state that is damaged on the disk."""
+    path, rng = folder / "damaged.pth", random.Random(2)
+    refused = refusal(load_checkpoint, path)
+    yield from flips_and_cuts("checkpoint", SHIPPED_WEIGHTS.read_bytes(), refused, rng)
 
     class Attack:
         def __reduce__(self):
@@ -230,7 +240,7 @@ def damage(folder: Path) -> Iterator[Row]:
         data = path.read_bytes()[:-2]
         return data + len(checksum(data)).to_bytes(2, "little") + checksum(data)
 
-    ours = load_checkpoint(ROOT / "weights" / "htr_crnn_names.pth")
+    ours = load_checkpoint(SHIPPED_WEIGHTS)
     foreign = [b"", b"text", bytes(1000), signed([1]), signed({"state_dict": {}}), signed(ours | {"version": 9})]
     foreign += [signed(ours | {"model": Attack()}), signed(Attack())]
     good = sum(map(refused, foreign)) if not (folder / "attacked").exists() else 0
@@ -259,24 +269,9 @@ def damage(folder: Path) -> Iterator[Row]:
 
 def onnx_files(folder: Path) -> Iterator[Row]:
     """Damaged ONNX files, by the shipped one, and some that hold another graph, with the right checksum."""
-    path, rng = folder / "damaged.onnx", random.Random(5)
     whole = SHIPPED_WEIGHTS.with_suffix(".onnx").read_bytes()
-
-    def refused(data: bytes) -> bool:
-        path.write_bytes(data)
-        try:
-            load_network(path, "cpu")
-        except HTRError as error:
-            return str(path) in str(error)
-        return False
-
-    good = 0
-    for _ in range(FLIPS):
-        data = bytearray(whole)
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        good += refused(bytes(data))
-    yield "ONNX file with one bit flipped: refused", FLIPS, good
-    yield "ONNX file cut short: refused", 100, sum(refused(whole[: rng.randrange(len(whole))]) for _ in range(100))
+    refused = refusal(lambda path: load_network(path, "cpu"), folder / "damaged.onnx")
+    yield from flips_and_cuts("ONNX file", whole, refused, random.Random(5))
     operators = [b"\x04Relu", b"\x04Conv", b"\x04LSTM", b"\x07MaxPool", b"\x07Softmax", b"\x07Squeeze", b"\x07Reshape"]
     foreign = [whole.replace(b"\x22" + name, b"\x22" + name[:1] + b"L" * name[0]) for name in operators]
     foreign += [b"", b"text", bytes(1000), whole + b"\0", whole + whole]

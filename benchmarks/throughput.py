@@ -149,6 +149,8 @@ def reading_row(images: Path, scratch: Path) -> dict[str, float]:
     for suffix, engine in ((".pth", "PyTorch"), (".onnx", "ONNX Runtime")):
         row[f"images/s with {engine}, start included"] = count / statistics.median(r["seconds"] for r in found[suffix])
         row[f"peak MiB of reading with {engine}"] = statistics.median(r["peak"] for r in found[suffix])
+        few = [measure_reading(ROOT / "samples", scratch, suffix)["seconds"] for _ in range(ROUNDS)]
+        row[f"seconds for the twelve samples with {engine}"] = statistics.median(few)
     pairs = zip(found[".pth"], found[".onnx"], strict=True)
     return row | {"ONNX Runtime / PyTorch": statistics.median(a["seconds"] / b["seconds"] for a, b in pairs)}
 

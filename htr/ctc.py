@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLANK = 0
+FRAME = 8  # width of a frame in pixels
 SUBSTITUTES = 5  # classes tried in place of one that was read
 RESCALE = 64  # frames after which the sums are brought back to 1
 
@@ -27,6 +28,11 @@ class Reading:
     label_confidences: list[float]
 
 
+def frames(width):
+    """The number of frames of an image `width` pixels wide (an int or a tensor): width / 8, rounded up."""
+    return (width + FRAME - 1) // FRAME
+
+
 def frames_needed(labels: Sequence) -> int:
     """The fewest frames to which CTC can align `labels`: one each, and a blank between equal neighbours."""
     return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
@@ -37,8 +43,8 @@ def greedy_decode(log_probs: np.ndarray, lengths: np.ndarray) -> list[Reading]:
 
     Returns N readings.
     """
-    frames, images, _ = log_probs.shape
-    inside = np.arange(frames)[:, None] < lengths  # (T, N)
+    longest, images, _ = log_probs.shape
+    inside = np.arange(longest)[:, None] < lengths  # (T, N)
     classes = np.where(inside, log_probs.argmax(2), BLANK).T  # (N, T)
     starts = np.ones(classes.shape, dtype=bool)
     starts[:, 1:] = classes[:, 1:] != classes[:, :-1]
@@ -46,7 +52,7 @@ def greedy_decode(log_probs: np.ndarray, lengths: np.ndarray) -> list[Reading]:
     best = np.maximum.reduceat(log_probs.max(2).T.ravel(), first)
     found = classes.ravel()[first]
     kept = found != BLANK
-    ends = np.cumsum(np.bincount(first[kept] // frames, minlength=images))[:-1]
+    ends = np.cumsum(np.bincount(first[kept] // longest, minlength=images))[:-1]
     labels = [part.tolist() for part in np.split(found[kept] - 1, ends)]
     label_confidences = [part.tolist() for part in np.split(np.exp(best[kept]), ends)]
     several = candidate_log_probs(log_probs, lengths, [[each] for each in labels])

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from htr.ctc import FRAME, frames
 from htr.scripts import HTRError
 
-FRAME = 8  # width of a frame in pixels
 POOLS = ((2, 2), (2, 2), (1, 1), (2, 2), (2, 1), (1, 1))  # after each convolution, rows and columns
 GRAPH = 1  # to be raised whenever `encode` makes another file of the same weights
 FACTS = "htr_crnn"  # their key in the metadata
@@ -288,11 +288,6 @@ class Session:
                 raise MemoryError(str(error)) from error
             raise
         return log_probs, np.full(len(images), length)
-
-
-def frames(width: int) -> int:
-    """The number of frames of a line `width` pixels wide."""
-    return -(-width // FRAME)
 
 
 def cores() -> int:
