@@ -51,6 +51,8 @@ class Config:
     NUM_SAMPLES: int = _setting(5000, "training images, drawn at random; 0 = all", least=0)
     VALIDATION_SAMPLES: int = _setting(1000, "validation images, drawn at random; 0 = all", least=0)
     UPPERCASE: bool = _setting(True, "turn labels into capitals")
+    PICTURE_COLUMN: str = _setting("", "column of the label table that names the pictures, where several could")
+    TEXT_COLUMN: str = _setting("", "column of the label table that holds the texts, where several could")
     VISUAL_ORDER: bool = _setting(
         True, "learn labels from right to left (Hebrew, Arabic, ...) as they are pictured, from left to right"
     )
@@ -181,6 +183,7 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
             continue
         default = shown.get(field.name, field.default)
         default = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        default = "by its name" if default == "" else default
         options: dict[str, Any] = {
             "dest": field.name,
             "default": argparse.SUPPRESS,
@@ -193,7 +196,8 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
         else:
             several = isinstance(field.default, tuple)
             options["type"] = type(field.default[0] if several else field.default)
-            options["metavar"] = {int: "N", float: "X", str: "LABEL" if several else "PATH"}[options["type"]]
+            text = "LABEL" if several else "NAME" if field.name.endswith("_COLUMN") else "PATH"
+            options["metavar"] = {int: "N", float: "X", str: text}[options["type"]]
             options["nargs"] = "+" if several else None
         parser.add_argument(flag_of(field), **options)
 

@@ -22,7 +22,8 @@ def main() -> int:
     parser.add_argument(
         "--finish", action="store_true", help="train only the epochs that a stopped run still had to do"
     )
-    as_before = ("DATA_DIR", "FOLLOW_LINKS", *CHANGEABLE, "DEVICE", "WORKERS", "SAVE_EVERY")
+    data = ("DATA_DIR", "PICTURE_COLUMN", "TEXT_COLUMN", "FOLLOW_LINKS")
+    as_before = (*data, *CHANGEABLE, "DEVICE", "WORKERS", "SAVE_EVERY")
     add_flags(
         parser,
         ("EPOCHS", *as_before, "MINI_MODEL_PATH"),

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from config import Config
 from htr.files import Listing, file_name, list_files, only_writer
 from htr.images import PREPROCESSING, Geometry, ImageError, read_images
-from htr.labels import LabelRules
+from htr.labels import Columns, LabelRules
 from htr.names import Matches, Pictures
+from htr.progress import Progress, counted
 from htr.scripts import HTRError, printable
 from htr.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
 
@@ -44,6 +44,11 @@ Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image
 def geometry(config: Config) -> Geometry:
     """How the network wants its lines."""
     return Geometry(config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH, config.LEVELS)
+
+
+def columns_named(config: Config) -> Columns:
+    """The columns of label tables that the user names."""
+    return Columns(config.PICTURE_COLUMN, config.TEXT_COLUMN)
 
 
 def label_rules(config: Config) -> LabelRules:
@@ -124,7 +129,9 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
 
     from htr.packed import PackedImages
 
-    source = find_source(config.DATA_DIR, split)
+    source = find_source(config.DATA_DIR, split, columns_named(config))
+    for note in source.notes:
+        print(f"{Path(source.name).name}: {printable(note)}")
     folder = source.folder
     candidates, counts, labels = labelled_images(config, source, split)
     # In a random order, read one by one until enough are usable: a random sample of the usable rows without reading
@@ -135,7 +142,7 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
 
     sample = Sample()
     images = usable_images(config, folder, candidates, wanted, fits, sample)
-    images = tqdm(images, f"reading {split} images", wanted, unit="img", leave=False, disable=None)
+    images = counted(images, Progress(f"reading {split} images", wanted))
     if wanted <= in_memory:
         packed = PackedImages.of(images)
     else:
@@ -200,6 +207,7 @@ def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tu
     if listing.linked_folders:
         print(f"linked folders in {folder} not searched: {len(listing.linked_folders):,}; --follow-links searches them")
     check_missing(source, matches, len(candidates), counts["link out of the dataset"], names)
+    counts.update(source.left_out)
     if source.whole:
         candidates, others, counts_as = split_of(candidates, split, config.SEED)
         counts[counts_as] = len(others)

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
+from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, flag_named, typed_settings
 from htr.scripts import HTRError, run
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
@@ -58,7 +58,8 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, spelling, html, spreadsheet, resume, calibrate, device, batch_size, workers (see `reading.Job`).
+    lexicon, spelling, html, spreadsheet, resume, calibrate, device, batch_size, workers, picture_column, text_column
+    (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
@@ -140,7 +141,7 @@ def main() -> int:
                         " every text stays as it is")  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="keep what a stopped run had read, and read the rest")
     parser.add_argument("--export", metavar="PATH", help="write the network as an ONNX file, and read nothing")
-    names = ("DATA_DIR", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS")
+    names = ("DATA_DIR", "PICTURE_COLUMN", "TEXT_COLUMN", "MINI_MODEL_PATH", "BATCH_SIZE", "DEVICE", "WORKERS")
     add_flags(parser, names, BATCH_SIZE="8 on a CPU, 64 on a GPU")
     args = parser.parse_args()
     try:
@@ -149,8 +150,11 @@ def main() -> int:
         parser.error(str(error))
     if args.calibrate and not (args.labels or args.demo):
         parser.error("--calibrate needs --labels CSV, the true texts of images that the network was not trained on")
-    if args.export and (args.paths or args.labels or args.lexicon or args.output_dir):
-        parser.error("--export reads no images: leave it out, or the images and what is to be done with them")
+    given = {name for name, value in vars(args).items() if value not in (None, False, [])}
+    if args.export and (others := given - {"export", "demo", "MINI_MODEL_PATH"}):
+        flags = [flag_named(name) if name.isupper() else f"--{name.replace('_', '-')}" for name in sorted(others)]
+        flags = ["PATH" if flag == "--paths" else flag for flag in flags]
+        parser.error(f"--export reads no images and means nothing with {', '.join(flags)}: leave one of them out")
     if args.export:
         return export(args, config)
 
@@ -198,6 +202,8 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         device=config.DEVICE,
         batch_size=getattr(args, "BATCH_SIZE", None),
         workers=config.WORKERS,
+        picture_column=config.PICTURE_COLUMN,
+        text_column=config.TEXT_COLUMN,
     )
 
 

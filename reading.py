@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from config import Config
 from dataset import geometry, label_rules
@@ -19,13 +18,13 @@ from htr import parallel
 from htr.confidence import FLOOR, Calibration, Ngrams
 from htr.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
 from htr.images import Decoded, Found, ImageError, find_files, read_images
-from htr.labels import Alphabet
+from htr.known import Known, known_labels
+from htr.labels import Alphabet, Columns
 from htr.lexicon import TRIGRAMS, Choice, Lexicon, Prior, fit_prior, spelling_of
-from htr.names import Pictures
+from htr.progress import Progress, counted
 from htr.report import LeastSure, write_report
 from htr.scores import FEWEST, LABEL_COLUMNS, Truth
 from htr.scripts import HTRError, Interrupted, WrongUse, printable
-from htr.sources import labels_of
 from htr.tables import Journal, Row, only_reading, write_predictions
 from utils import (
     Network,
@@ -237,7 +236,8 @@ class Job:
     are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
     calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that and spelling
     are weighed. device: a name or a torch.device. batch_size: None leaves it to the network. workers: threads that
-    decode images. Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
+    decode images. picture_column, text_column: of tables of labels, where several could be meant. Raises WrongUse where
+    these contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -253,6 +253,8 @@ class Job:
     device: "str | torch.device | None" = "auto"
     batch_size: int | None = None
     workers: int = Config.WORKERS
+    picture_column: str = ""
+    text_column: str = ""
 
     def __post_init__(self):
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
@@ -280,6 +282,7 @@ class Outcome:
     columns: tuple[str, ...]
     truth: Truth | None
     least_sure: LeastSure | None
+    known: Known | None  # what is labelled already, where a page is written
     done: int = 0  # images with a row, of those in `found`
     new: int = 0  # of which were read by this run, not taken over from a stopped one
     seconds: float = 0.0
@@ -335,7 +338,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     """Read all images of a job and write the tables and the page that it asks for; calls `keep` with each row.
 
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
-    used, and Interrupted on Ctrl-C or SIGTERM: what was read by then is kept for another job with `resume`.
+    used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
     found = find_files(job.paths)
     if job.calibrate:
@@ -345,14 +348,15 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ())
-    outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None)
+    known = known_of(job, found, reader.config) if job.html and parallel.rank() == 0 else None
+    outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None, known)
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:
             stack.enter_context(only_reading(job.output_dir))
         stack.enter_context(memory_advice(job.batch_size or reader.network.in_batch))
         started = time.perf_counter()
         rows = stack.enter_context(contextlib.closing(written_rows(reader, outcome)))
-        rows = tqdm(rows, "reading", len(found.files), unit="img", leave=False, disable=parallel.no_bar())
+        rows = counted(rows, Progress("reading", len(found.files)))
         try:
             for (_, path), row in zip(found.files, rows, strict=parallel.rank() == 0):
                 outcome.add(row, path)
@@ -370,7 +374,8 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
 
 def truth_of(job: Job, found: Found, config: Config) -> Truth:
     """The labels of a job's images."""
-    return Truth(job.labels, label_rules(config), found.files, found.folders)
+    columns = Columns(job.picture_column, job.text_column)
+    return Truth(job.labels, label_rules(config), found.files, found.folders, columns)
 
 
 def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
@@ -400,24 +405,16 @@ def write_page(outcome: Outcome) -> None:
     """Write report.html to the job's folder."""
     comparison = outcome.truth.comparison if outcome.truth else None
     path, total = Path(outcome.job.output_dir, "report.html"), len(outcome.least_sure)
-    with tqdm(desc="report", total=total, unit="img", leave=False, disable=None) as bar:
-        write_report(path, outcome.least_sure, outcome.summary(), comparison, bar.update, labelled_before(outcome))
+    with Progress("report", total) as progress:
+        write_report(path, outcome.least_sure, outcome.summary(), comparison, progress.update, outcome.known)
 
 
-def labelled_before(outcome: Outcome) -> dict[str, str]:
-    """What labels.csv in the job's folders says already of its images, where no other labels were given."""
-    found, known = outcome.found, {}
-    for folder in found.folders if not outcome.job.labels else ():
-        table = Path(folder, "labels.csv")
-        if table.is_file():
-            try:
-                source = labels_of(table)
-            except HTRError as error:
-                print(f"{error}; what it labels is asked for again")
-                continue
-            matches = Pictures(found.files, ([folder],)).match(name for name, _ in source.rows)
-            for place, (name, text) in zip(matches.places, source.rows, strict=True):
-                known.setdefault(name if place is None else found.files[place][0], text)
+def known_of(job: Job, found: Found, config: Config) -> Known:
+    """What is labelled already of a job's images; says what is odd about it."""
+    columns = Columns(job.picture_column, job.text_column)
+    known = known_labels(found.files, found.folders, label_rules(config), job.labels, columns)
+    for note in known.notes if not job.labels else ():
+        print(printable(note))
     return known
 
 

@@ -43,10 +43,13 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
     from htr import parallel
     from htr.synthetic import draw_dataset
     from training import (
+        check_start,
         choose_rate,
         describe,
         dry_run,
         fit,
+        judge_weights,
+        keep_first,
         load_data,
         new_state,
         pretrained_settings,
@@ -59,6 +62,8 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
     pretrained = args.pretrained
     if pretrained is True:
         pretrained = SHIPPED_WEIGHTS if config.UPPERCASE else SHIPPED_WORDS
+    if pretrained:
+        check_start(pretrained, config.MINI_MODEL_PATH)
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
             stack.enter_context(only_training(config.MINI_MODEL_PATH))
@@ -88,6 +93,9 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
             return 0
         if Path(config.MINI_MODEL_PATH).exists():
             print(f"{config.MINI_MODEL_PATH} exists and will be replaced; to continue it, use continue_train.py")
+        if pretrained:
+            judge_weights(state, train_lines, validation_lines)
+            keep_first(state)
         fit(state, train_lines, validation_lines, config.EPOCHS)
     return 0
 

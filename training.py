@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from config import CHANGEABLE, Config, flag_named
 from dataset import (
@@ -36,8 +35,9 @@ from htr.direction import to_visual
 from htr.labels import Alphabet
 from htr.lexicon import Lexicon
 from htr.packed import PackedImages
+from htr.progress import Progress
 from htr.scores import FEWEST, Score
-from htr.scripts import HTRError, Interrupted, printable
+from htr.scripts import HTRError, Interrupted, ends_asked_for, printable
 from model import CRNN, ctc_loss, grow_labels, log_probabilities
 from reading import fitted_on, keep_fitted
 from utils import (
@@ -49,6 +49,7 @@ from utils import (
     memory_advice,
     memory_kept,
     previous_path,
+    restore_model,
     restore_settings,
     restore_weights,
     save_checkpoint,
@@ -56,7 +57,7 @@ from utils import (
 )
 
 # Settings that mean nothing on another machine.
-MACHINE = ("DATA_DIR", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
+MACHINE = ("DATA_DIR", "PICTURE_COLUMN", "TEXT_COLUMN", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
 # Settings that weights are bound to.
 NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")
 READ_ALREADY = 0.4  # CER below which the weights that a run starts from know its handwriting
@@ -263,9 +264,26 @@ def judge_weights(state: State, train_lines: Lines, validation_lines: Lines) -> 
     """Take the validation loss of a run's first weights for the best so far, so that worse ones never replace them."""
     state.steps = state.epoch * math.ceil(len(train_lines) / state.config.BATCH_SIZE)  # about as many as there were
     args = (validation_lines, state.alphabet, state.device, state.config.BATCH_SIZE)
-    state.best_loss, score = validate(state.average, *args)
-    state.scheduler.best = state.best_loss
-    print(f"validation loss {state.best_loss:.3f}, CER {score.cer:.4f} before the first epoch")
+    loss, score = validate(state.average, *args)
+    if math.isfinite(loss):
+        state.best_loss = state.scheduler.best = loss
+    print(f"validation loss {loss:.3f}, CER {score.cer:.4f} before the first epoch")
+
+
+def keep_first(state: State) -> None:
+    """Keep a new run's first weights, which `judge_weights` has judged, until an epoch has better ones."""
+    if parallel.rank() == 0 and math.isfinite(state.best_loss):
+        save_checkpoint(state.best_checkpoint(), state.config.MINI_MODEL_PATH)
+
+
+def check_start(pretrained: str | Path, model_path: str | Path) -> None:
+    """Raises HTRError where a run would replace the file that it starts from."""
+    written = [Path(model_path), last_path(model_path), previous_path(model_path)]
+    if any(path.exists() and Path(pretrained).exists() and path.samefile(pretrained) for path in written):
+        raise HTRError(
+            f"{pretrained} is the file that the run would start from and replace: choose another --model-path, or go on"
+            " from it with continue_train.py"
+        )
 
 
 def change_settings(state: State, saved: Config, names: Collection[str]) -> None:
@@ -303,12 +321,25 @@ def check_data(state: State, train_lines: Lines, validation_lines: Lines, more: 
         print(f"the data changed in the middle of epoch {state.epoch + 1}, which starts anew")
         state.batches_done, state.loss_sum = 0, 0.0
     if other and not (more and same_validation):
+        state.best_loss = loss_of_best(state, validation_lines)
+        kept = f"those in {state.config.MINI_MODEL_PATH} until an epoch is better than their {state.best_loss:.3f}"
         print(
-            "the labels or pictures are not those of the run so far: the best loss and the plateau rule start anew, and"
-            f" the weights of the next epoch replace {state.config.MINI_MODEL_PATH}"
+            "the labels or pictures are not those of the run so far: the best loss and the plateau rule start anew;"
+            f" kept are {kept if state.best_loss < float('inf') else 'the weights of the next epoch'}"
         )
-        state.best_loss = float("inf")
         state.scheduler = plateau_rule(state.config, state.optimizer)
+
+
+def loss_of_best(state: State, lines: Lines) -> float:
+    """The validation loss of the best weights so far on these lines; infinity where there are none of this alphabet."""
+    try:
+        model, _, alphabet = restore_model(load_checkpoint(path := state.config.MINI_MODEL_PATH), path)
+    except HTRError:
+        return float("inf")  # `check_best` says why
+    if alphabet.characters != state.alphabet.characters:
+        return float("inf")
+    loss, _ = validate(model.to(state.device), lines, alphabet, state.device, state.config.BATCH_SIZE)
+    return loss if math.isfinite(loss) else float("inf")
 
 
 def load_last(model_path: str | Path) -> dict[str, Any]:
@@ -436,15 +467,19 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of ending on them; a second signal ends the process at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP instead of ending on them; a second signal ends the process at once.
+
+    But for SIGHUP: a terminal that is closed sends it more than once.
+    """
     received: list[int] = []
 
     def note(signum, frame):
         received.append(signum)
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, handler)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, *ends_asked_for())}
     try:
         yield received
     finally:
@@ -563,20 +598,20 @@ def stop_if_diverged(state: State, losses: LossSum) -> None:
         )
 
 
-def epoch_bar(state: State, lines: Lines, batches: Sequence[Sequence[int]]) -> tqdm:
-    """A progress bar over the images of an epoch, from the first batch that is still to do."""
-    bar = tqdm(total=len(lines), unit="img", leave=False, disable=parallel.no_bar())
-    bar.set_description(f"epoch {state.epoch + 1}")
-    bar.update(sum(map(len, batches[: state.batches_done])))
-    return bar
+def epoch_progress(state: State, lines: Lines, batches: Sequence[Sequence[int]]) -> Progress:
+    """Counts the images of an epoch, from the first batch that is still to do."""
+    done = sum(map(len, batches[: state.batches_done]))
+    return Progress(f"epoch {state.epoch + 1}/{state.config.EPOCHS}", len(lines), done)
 
 
-def show_figures(bar: tqdm, state: State, losses: Tensor, pace: float) -> None:
-    """Show the loss, the last CER and the learning rate beside a progress bar, once every 20 batches."""
-    if not bar.disable and state.batches_done % 20 == 0:
+def show_figures(progress: Progress, state: State, losses: Tensor, pace: float) -> None:
+    """Show the loss of a batch: with the last CER and the learning rate beside a bar, or in a line now and then."""
+    if not progress.bar.disable and state.batches_done % 20 == 0:
         cer = f"{state.history[-1]['val_cer']:.4f}" if state.history else "-"
         rate = pace * state.optimizer.param_groups[0]["lr"]
-        bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=f"{rate:.1e}", refresh=False)
+        progress.bar.set_postfix(loss=f"{float(losses.mean()):.3f}", CER=cer, lr=f"{rate:.1e}", refresh=False)
+    if progress.due():
+        progress.say(f"loss {float(losses.mean()):.3f}, ")
 
 
 def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
@@ -590,15 +625,15 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     loss_sum, save_every = LossSum(state), 60 * config.SAVE_EVERY or float("inf")
     stopped, saved = False, time.monotonic()
     state.model.train()
-    with epoch_bar(state, lines, batches) as bar:
+    with epoch_progress(state, lines, batches) as progress:
         for batch in batches[state.batches_done :]:
             position = state.epoch + state.batches_done / len(batches)
             pace = cooldown(position, config.LR_CYCLE, config.LR_COOLDOWN)
             losses = train_share(state, lines, batch, pace)
             loss_sum.add(losses)
             state.batches_done += 1
-            bar.update(len(batch))
-            show_figures(bar, state, losses, pace)
+            progress.update(len(batch))
+            show_figures(progress, state, losses, pace)
             regularly = state.batches_done % LOOK_EVERY == 0
             if regularly or state.device.type == "cpu":
                 stop_if_diverged(state, loss_sum)
@@ -642,8 +677,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     """Train until `epochs` epochs are finished, keeping after each the last state and the best weights.
 
     Writes the checkpoint of lowest validation loss, the last state, history.csv and curves.png beside
-    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, on SIGINT or SIGTERM, and HTRError where the losses are
-    not finite or memory runs out.
+    `config.MINI_MODEL_PATH`. Raises Interrupted, after saving, on SIGINT, SIGTERM or SIGHUP, and HTRError where the
+    losses are not finite or memory runs out.
     """
     config, best_path = state.config, Path(state.config.MINI_MODEL_PATH)
     state.data = data_of(train_lines, validation_lines)
@@ -675,6 +710,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     if parallel.rank() == 0:
         draw_curves(state.history, beside(best_path, "curves.png"))
         calibrate_on_validation(config, validation_lines, train_lines.labels)
+    if not any(row["val_loss"] <= state.best_loss for row in state.history):
+        print("no epoch was better than the weights that the run started from")
     print(f"best validation loss {state.best_loss:.3f}, kept in {best_path}")
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from htr.names import left_by_system
+from htr.names import DRAWN, is_no_data
 from htr.scripts import HTRError
 
 STALE = 3600  # seconds without a change after which a temporary file is a killed process's
@@ -155,37 +155,40 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
 class Listing(NamedTuple):
     """What lies below a folder, as sorted paths relative to it, with forward slashes."""
 
-    files: list[str]  # without those that systems leave behind, such as hidden ones
+    files: list[str]  # without those that are no data, such as hidden ones
     links: set[str]  # those of the files that are symbolic links
     linked_folders: list[str]  # not searched: they may lead anywhere, or in circles
     empty_folders: list[str]
     closed_folders: list[str]  # those that cannot be searched
-    left_by_systems: int = 0  # files that are not listed, see `htr.names.left_by_system`
+    passed_over: int = 0  # files that are no data, see `htr.names.is_no_data`
 
 
 def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing:
     """List all files below `folder`; with `follow_links` also those below linked folders, each folder once.
 
+    A drawn dataset in a folder below it is passed over, as nobody's handwriting.
+
     Raises HTRError where `folder` itself cannot be searched.
     """
     searched = {os.path.realpath(folder)} if follow_links else set()  # folders that links may lead to again
-    files, links, linked_folders, empty_folders, closed_folders, systems = [], set(), [], [], [], 0
-    waiting = [("", False)]  # folders still to be searched, each with a slash at the end; whether they are a system's
+    files, links, linked_folders, empty_folders, closed_folders, passed_over = [], set(), [], [], [], 0
+    waiting = [("", False)]  # folders still to be searched, each with a slash at the end; whether they are no data
     while waiting:
-        below, of_system = waiting.pop()
+        below, no_data = waiting.pop()
         try:
             with os.scandir(os.path.join(folder, below)) as entries:
                 empty = True
+                no_data |= bool(below) and os.path.exists(os.path.join(folder, below, DRAWN))
                 for entry in entries:
                     name, empty = below + entry.name, False
-                    passed_over = of_system or left_by_system(entry.name)
+                    passed = no_data or is_no_data(entry.name)
                     if entry.is_dir(follow_symlinks=follow_links):
                         target = os.path.realpath(entry.path) if follow_links else ""
                         if target not in searched:
-                            waiting.append((f"{name}/", passed_over))
+                            waiting.append((f"{name}/", passed))
                             searched |= {target} if follow_links else set()
-                    elif passed_over:
-                        systems += 1
+                    elif passed:
+                        passed_over += 1
                     elif entry.is_symlink() and os.path.isdir(entry.path):
                         linked_folders.append(name)
                     else:
@@ -195,14 +198,14 @@ def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing
         except OSError as error:
             if not below:
                 raise HTRError(f"{folder} cannot be searched: {error.strerror}") from error
-            if not of_system:
+            if not no_data:
                 closed_folders.append(below[:-1])
         else:
-            if empty and below and not of_system:
+            if empty and below and not no_data:
                 empty_folders.append(below[:-1])
     for names in (files, linked_folders, empty_folders, closed_folders):
         names.sort()
-    return Listing(files, links, linked_folders, empty_folders, closed_folders, systems)
+    return Listing(files, links, linked_folders, empty_folders, closed_folders, passed_over)
 
 
 def file_name(path: str | os.PathLike) -> str:

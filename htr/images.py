@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.files import file_name, list_files
 from htr.levels import contrast, normalise_levels
-from htr.names import LEFT_BY_SYSTEMS, NOT_READ, SUFFIXES, has_suffix
+from htr.names import NOT_READ, SUFFIXES, has_suffix, left_behind
 from htr.scripts import HTRError, printable
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder runs, whatever the name
@@ -422,12 +422,12 @@ def find_files(paths: Iterable[Any]) -> Found:
     folders = [path for path in paths if path.is_dir()]
     found, others, linked = [], 0, 0
     for path in paths:
-        if len(paths) > 1 and path.name.lower() in LEFT_BY_SYSTEMS:  # as in `predict.py scans/*`
+        if len(paths) > 1 and left_behind(path.name):  # as in `predict.py scans/*`
             others += len(list_files(path).files) if path.is_dir() else 1
         elif path.is_dir():
             listing = list_files(path)
             images = [name for name in listing.files if has_suffix(name)]
-            others += len(listing.files) - len(images) + listing.left_by_systems
+            others += len(listing.files) - len(images) + listing.passed_over
             linked += len(listing.linked_folders)
             images += [*filter(has_suffix, listing.empty_folders), *listing.closed_folders]
             found += [(path, name) for name in images]

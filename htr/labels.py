@@ -1,30 +1,25 @@
 """Labels: the texts of images, read from tables, cleaned, and written as ids of an alphabet."""
 
-import codecs
-import csv
-import gzip
 import os
 import re
 import unicodedata
-import warnings
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from htr.cells import STUDIO_COLUMNS, plain_name, read_cells, unpacked
 from htr.direction import USUAL, to_logical, to_visual, usual_ways
 from htr.names import has_suffix
 from htr.scripts import HTRError, printable
 
-if TYPE_CHECKING:  # imported where a table is read, as it is slow to import
-    import pandas as pd
-
-# What other tools call the columns of a label table, in any case; the first one there counts.
+# What other tools call the columns of a label table, in any case.
 PICTURE_COLUMNS = ("filename", "file_name", "file", "image", "image_path", "path", "img")
 TEXT_COLUMNS = ("identity", "text", "label", "transcription", "transcript", "ground_truth", "words")
-
-UTF8 = "utf-8-sig"  # with or without a byte order mark
+SET_COLUMNS = ("split", "subset", "set", "partition", "fold")  # in which a row may say what it is for:
+SETS = {"train": "train", "training": "train", "tr": "train", "val": "validation", "valid": "validation",
+        "validation": "validation", "dev": "validation", "eval": "validation", "test": "test",
+        "testing": "test"}  # fmt: skip
 
 # What nobody can see: control characters, and Unicode's Default_Ignorable_Code_Point without the two joiners, which
 # show between letters of Arabic and Indic scripts, and only there.
@@ -133,167 +128,145 @@ class LabelRules:
 # ------------------------------------------------------------------------------------------------ tables
 
 
+class Columns(NamedTuple):
+    """The columns of a label table that the user names; "" where the table's header is to tell."""
+
+    picture: str = ""
+    text: str = ""
+
+
 @dataclass
-class Layout:
-    """How a table is written.
+class LabelTable:
+    """What labels pictures, with all else that its file holds.
 
-    skipped: lines before it. first, second: the cells of its first two rows.
+    columns: their names, empty where there is no header. rows: their cells, as they stand. picture, text: the places
+    of the two columns that matter. sets: of each row, "train", "validation", "test" or another name; None where there
+    is no such column. separator: as in `htr.cells.Cells`. notes: how it was understood, a sentence each. unusable: the
+    places of rows that are no labels; dropped: these and others that are not among the rows, by reason.
     """
 
-    encoding: str
-    separator: str
-    skipped: int
-    first: list[str]
-    second: list[str]
+    columns: list[str]
+    rows: list[list[str]]
+    picture: int
+    text: int
+    sets: list[str] | None = None
+    separator: str = ","
+    notes: list[str] = field(default_factory=list)
+    dropped: Counter = field(default_factory=Counter)
+    unusable: set[int] = field(default_factory=set)
 
+    def labels(self) -> list[tuple[str, str]]:
+        """The (picture's name, text) of each row."""
+        return [(row[self.picture], row[self.text]) for row in self.rows]
 
-def read_table(path: str | os.PathLike, layout: Layout, header: bool) -> "pd.DataFrame":
-    """Read a table as it is laid out, see `layout_of`; all cells are text.
-
-    header: whether its first row names the columns. Raises HTRError, naming the line where it can, where the file
-    cannot be read.
-    """
-    import pandas as pd
-
-    path = Path(path)
-    options = {"dtype": str, "keep_default_na": False, "index_col": False, "skipinitialspace": True}
-    options |= {"encoding": layout.encoding, "sep": layout.separator, "skiprows": layout.skipped}
-    options |= {"header": 0 if header else None, "compression": "gzip" if path.suffix == ".gz" else None}
-    try:
-        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # where it drops cells
-            table = pd.read_csv(path, **options)
-    except UnicodeError as error:
-        line = f", line {_first_line_not_in_utf8(path)}" if layout.encoding == UTF8 else ""
-        raise HTRError(f"{path}{line}: this is not UTF-8; save the file as a CSV in UTF-8") from error
-    except (OSError, ValueError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
-        raise _unreadable(path, error) from error
-    table.columns = table.columns.map(str).str.strip()
-    return table.fillna("")  # a short row lacks cells whatever the options
-
-
-def _unreadable(path: Path, error: Exception) -> HTRError:
-    if isinstance(error, OSError):
-        return HTRError(f"{path} cannot be read: {error.strerror or error}")
-    reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-    if "EOF inside string starting at row" in reason:
-        reason = f"in line {int(reason.split()[-1]) + 1} a quote is opened and never closed"
-    if "loss of data" in reason:
-        reason = "its rows have more cells than its first line"
-    return HTRError(f"{path} cannot be read as a CSV in UTF-8: {reason}")
-
-
-def _open_bytes(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
-
-
-def layout_of(path: Path) -> Layout:
-    """How a table is written, from its first lines: in UTF-8 or UTF-16, with commas, semicolons or tabs.
-
-    Raises HTRError where it cannot be read.
-    """
-    try:
-        with _open_bytes(path) as file:
-            head = file.read(1_000_000)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
-    zeros = (head[:200:2].count(0), head[1:200:2].count(0))  # every other byte of western text in UTF-16
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif max(zeros) > len(head[:200]) / 8 and min(zeros) == 0:
-        encoding = "utf-16-be" if zeros[0] else "utf-16-le"
-    else:
-        encoding = UTF8
-    text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
-    lines = [line for line in text.splitlines() if line.strip()][:3]
-    separators, skipped = ",;\t", 0
-    if lines and (said := re.fullmatch(r'"?sep=([,;|\t])"?', lines[0].strip(" "))):  # a line of Excel's own
-        separators, skipped = said[1], 1
-        lines = lines[1:]
-    first = lines[0] if lines else ""
-    separator = max(separators, key=lambda each: (_starts_like_labels(first, each), first.count(each)))
-    return Layout(encoding, separator, skipped, *(_cells(line, separator) for line in [*lines, "", ""][:2]))
-
-
-def _cells(line: str, separator: str) -> list[str]:
-    cells = next(csv.reader([line[:10_000]], delimiter=separator, skipinitialspace=True, strict=False), [])
-    return [cell.strip() for cell in cells]
-
-
-def _starts_like_labels(line: str, separator: str) -> bool:
-    """Whether the first cell is that of a label table: a column's name or a picture's."""
-    first, *others = _cells(line, separator) or [""]
-    return bool(others) and (has_suffix(first) or _plain_name(first) in PICTURE_COLUMNS + TEXT_COLUMNS)
-
-
-def _first_line_not_in_utf8(path: Path) -> int:
-    with _open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    raise AssertionError("every line is UTF-8")
-
-
-def _plain_name(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().casefold())
+    def __str__(self) -> str:
+        if not self.columns:
+            return "no header"
+        return f"columns {self.columns[self.picture]} and {self.columns[self.text]}"
 
 
 def find_column(columns: Sequence[str], known: Sequence[str]) -> int | None:
     """The place of the first of the `known` columns that there is, in any case."""
-    names = [_plain_name(column) for column in columns]
+    names = [plain_name(column) for column in columns]
     return next((names.index(name) for name in known if name in names), None)
 
 
-def has_header(layout: Layout) -> bool:
+def has_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row of a label table names its columns; without a header these are picture and text."""
-    if len(layout.first) > 1 and has_suffix(layout.first[0]):
+    first, second = rows[0], rows[1] if len(rows) > 1 else []
+    if len(first) > 1 and has_suffix(first[0]):
         return False
-    if any(find_column(layout.first, names) is not None for names in (PICTURE_COLUMNS, TEXT_COLUMNS)):
+    if any(find_column(first, names) is not None for names in (PICTURE_COLUMNS, TEXT_COLUMNS)):
         return True
-    return len(layout.first) != 2 or any(map(has_suffix, [*layout.first, *layout.second[:1]]))
+    return len(first) != 2 or any(map(has_suffix, [*first, *second[:1]]))
 
 
-def label_columns(path: str | os.PathLike) -> str:
-    """The names of the picture's and the text's column of a table that `read_labels` has read."""
-    layout = layout_of(Path(path))
-    if not has_header(layout):
-        return "no header"
-    places = (find_column(layout.first, names) for names in (PICTURE_COLUMNS, TEXT_COLUMNS))
-    return "columns " + " and ".join(layout.first[place] for place in places)
+def read_labels(path: str | os.PathLike, columns: Columns = Columns()) -> LabelTable:  # noqa: B008, it is a tuple
+    """Read a label table, in any shape that `htr.cells.read_cells` reads.
 
-
-def read_labels(path: str | os.PathLike) -> "pd.DataFrame":
-    """Read a label table into one with the columns FILENAME and IDENTITY, all text as it stands.
-
-    Its columns have one of the names in PICTURE_COLUMNS and TEXT_COLUMNS, or it has no header. Raises HTRError where
-    the file cannot be read, has other columns, or has a cell that swallowed other rows.
+    Its columns have one of the names in PICTURE_COLUMNS and TEXT_COLUMNS, or those that `columns` names, or it has no
+    header. Raises HTRError where the file cannot be read, has other columns or several that could be meant, or has
+    cells that belong to no column.
     """
-    path = Path(path)
-    layout = layout_of(path)
-    header = has_header(layout)
-    table = read_table(path, layout, header)
-    places = [find_column(table.columns, names) for names in (PICTURE_COLUMNS, TEXT_COLUMNS)] if header else [0, 1]
-    if None in places:
-        what, known = ("pictures", PICTURE_COLUMNS) if places[0] is None else ("texts", TEXT_COLUMNS)
-        raise HTRError(
-            f"{path} has no column that is known to hold {what}: it has {printable(', '.join(table.columns), 200)};"
-            f" call it {known[0].upper()}, {', '.join(known[1:-1])} or {known[-1]}"
-        )
-    if not header and (table.iloc[:, 2:] == "").any(axis=None):
-        line = (table.iloc[:, 2:] == "").any(axis=1).idxmax() + 1 + layout.skipped
-        raise HTRError(
-            f"{path}, line {line}: not all rows have the same number of cells; put texts that hold a"
-            f" {layout.separator!r} in quotes, or name the columns in a first row"
-        )
-    table = table.iloc[:, places].set_axis(["FILENAME", "IDENTITY"], axis=1)
-    for column in table:
-        swallowed = table[column].str.contains("\n[^\n]*[,;\t]", regex=True)
-        if swallowed.any():
-            line = swallowed.idxmax() + 1 + header + layout.skipped
-            cell = table[column][swallowed.idxmax()].split("\n")[0]
+    cells = read_cells(path, PICTURE_COLUMNS + TEXT_COLUMNS)
+    rows, table = cells.rows, LabelTable([], cells.rows, 0, 1, None, cells.separator, cells.notes, cells.dropped)
+    if not (cells.keyed or any(columns) or has_header(rows)):
+        if len(rows[0]) != 2:
+            line = next(line for row, line in zip(rows, cells.lines, strict=True) if any(row[2:]) or len(row) < 2)
             raise HTRError(
-                f"{path}, line {line}: a quote is opened before {printable(cell, 80)!r} and closed"
-                " only in a later row; remove it, or double it"
+                f"{path}, line {line}: without a header, a row is a picture and its text: put texts that hold a"
+                f" {cells.separator!r} in quotes, or name the columns in a first row"
             )
+        return table
+    table.columns, table.rows, lines = rows[0], rows[1:], cells.lines[1:]
+    named = max((place + 1 for place, name in enumerate(table.columns) if name), default=0)
+    for row, line in zip(table.rows, lines, strict=True):
+        if any(row[named:]):
+            raise HTRError(
+                f"{path}, line {line}: it has more cells than the first line names, such as"
+                f" {printable(next(filter(None, row[named:])), 80)!r}: put texts that hold a {cells.separator or ','!r}"
+                " in quotes"
+            )
+    table.picture = _chosen(path, table, "pictures", PICTURE_COLUMNS, columns.picture)
+    table.text = _chosen(path, table, "texts", TEXT_COLUMNS, columns.text)
+    _unpack_studio(table)
+    _find_sets(table)
     return table
+
+
+def _chosen(path: str | os.PathLike, table: LabelTable, what: str, known: Sequence[str], named: str) -> int:
+    """The place of the column that holds `what`. Raises HTRError where there is none, or several that differ."""
+    flag = f"--{what[:-1]}-column"
+    has = f"it has {printable(', '.join(table.columns), 200)}"
+    if named:
+        exact = [place for place, name in enumerate(table.columns) if name == named]
+        places = exact or [n for n, name in enumerate(table.columns) if plain_name(name) == plain_name(named)]
+        if len(places) != 1:
+            raise HTRError(f"{path} has {len(places) or 'no'} column{'s' * (len(places) > 1)} {named!r}: {has}")
+        return places[0]
+    places = [place for place, name in enumerate(table.columns) if plain_name(name) in known]
+    contents = {place: tuple(row[place] for row in table.rows) for place in places}
+    places = [place for place in places if any(contents[place])] or places[:1]
+    if not places:
+        raise HTRError(
+            f"{path} has no column that is known to hold {what}: {has}; call it {known[0].upper()},"
+            f" {', '.join(known[1:-1])} or {known[-1]}, or name it with {flag}"
+        )
+    if len({contents[place] for place in places}) > 1:
+        examples = (next(filter(None, contents[place])) for place in places)
+        choices = [f"{table.columns[n]} ({printable(text, 40)!r})" for n, text in zip(places, examples, strict=True)]
+        raise HTRError(
+            f"{path} has several columns that could hold the {what}, {' and '.join(choices)}: choose one with"
+            f" {flag} {printable(table.columns[places[-1]], 40)}"
+        )
+    return places[0]
+
+
+def _unpack_studio(table: LabelTable) -> None:
+    """Texts of a table of Label Studio, which lists those of a picture: `["Haus"]`."""
+    if not STUDIO_COLUMNS & set(map(plain_name, table.columns)):
+        return
+    for place, row in enumerate(table.rows):
+        texts = unpacked(row[table.text])
+        if texts is not None and len(texts) > 1:
+            table.dropped["with several texts for one picture"] += 1
+            table.unusable.add(place)
+        elif texts is not None:
+            row[table.text] = "".join(texts)
+
+
+def _find_sets(table: LabelTable) -> None:
+    """Which set each row belongs to, where a column says so."""
+    for place, name in enumerate(table.columns):
+        if plain_name(name) not in SET_COLUMNS or place in (table.picture, table.text):
+            continue
+        values = [row[place] for row in table.rows]
+        sets = [SETS.get(value.casefold(), value) for value in values]
+        if set(sets) & {"train", "validation", "test"}:
+            table.sets = sets
+            counts = Counter(value or "without one" for value in values)
+            table.notes.append(f"sets by column {name}: {', '.join(f'{n:,} {each}' for each, n in counts.items())}")
+            return
+        if any(values):
+            some = ", ".join(list(dict.fromkeys(filter(None, values)))[:3])
+            table.notes.append(f"column {name} names no train, validation or test set, but {some}: all rows are used")

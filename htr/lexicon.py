@@ -12,22 +12,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
+from htr.cells import Cells, plain_name, read_cells
 from htr.confidence import FLOOR, Ngrams, fit_weights
-from htr.labels import TEXT_COLUMNS, LabelRules, find_column, layout_of, read_table
+from htr.labels import PICTURE_COLUMNS, TEXT_COLUMNS, LabelRules, find_column
 from htr.names import has_suffix
-from htr.scripts import HTRError
+from htr.scripts import HTRError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME_COLUMNS = ("identity", "name", *TEXT_COLUMNS)
+NAME_COLUMNS = ("identity", "name", "names", "surname", "last_name", "first_name", "word", *TEXT_COLUMNS)
 NEAREST = 32  # known names that a reading is compared with
 TRIGRAMS = 3  # characters in the runs that show how the names of a lexicon are spelled
 SPELLING = 5  # characters in the runs that show how labels are spelled, without a lexicon
@@ -56,34 +56,20 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: str | os.PathLike, rules: LabelRules) -> "Lexicon":
-        """Read a table with a column of names (IDENTITY, NAME, ..., or the first) and, optionally, one called COUNT.
+        """Read a table with a column of names (IDENTITY, NAME, ...) and, optionally, one called COUNT.
 
-        Any label table will do, and a list of names with counts needs no header. Names are cleaned as labels are, and
-        equal ones added up; blank and ignored ones do not count. Raises HTRError where the file cannot be read, holds
-        no name, or has a count that is not a positive whole number.
+        Any label table will do, and a list of names, alone or with counts, needs no header. Names are cleaned as labels
+        are, and equal ones added up; blank and ignored ones do not count. Raises HTRError where the file cannot be
+        read, holds no name, may mean several things, or has a count that is not a positive whole number.
         """
-        layout = layout_of(Path(path))
-        column = find_column(layout.first, NAME_COLUMNS)
-        labels = has_suffix(layout.first[0]) if layout.first else False  # of pictures, without a header
-        with_counts = len(layout.first) == 2 and layout.first[1].isdecimal()
-        header = not (column is None and (labels or with_counts))
-        table = read_table(path, layout, header)
-        names = table.iloc[:, int(labels) if column is None else column]
-        place = find_column(layout.first, ("count",)) if header else 1 if with_counts else None
-        counts = [1] * len(table)
-        if place is not None:
-            try:
-                counts = [int(count) for count in table.iloc[:, place]]
-            except ValueError as error:
-                raise HTRError(f"{path} has a COUNT that is not a whole number: {error}") from error
-            if min(counts, default=1) < 1:
-                raise HTRError(f"{path} has a COUNT below 1")
+        cells = read_cells(path, NAME_COLUMNS + PICTURE_COLUMNS)
+        names, counts = _names_and_counts(path, cells)
         known = Counter()
         for name, count in zip(names, counts, strict=True):
             known[rules.clean(name)] += count
         known = {name: count for name, count in known.items() if rules.hold_text(name)}
         if not known:
-            raise HTRError(f"{path} holds no name in its column {names.name}")
+            raise HTRError(f"{path} holds no name")
         return cls(known)
 
     def summary(self, writable: Callable[[str], bool]) -> str:
@@ -104,6 +90,46 @@ class Lexicon:
             places = places[np.argsort(row[places], kind="stable")][:NEAREST]
             found.append([self.words[place] for place in places])
         return found
+
+
+def _names_and_counts(path: str | os.PathLike, cells: Cells) -> tuple[list[str], list[int]]:
+    """The names of a lexicon's table, and how often each occurs."""
+    first, rows = cells.rows[0], cells.rows
+    places = [place for place, name in enumerate(first) if plain_name(name) in NAME_COLUMNS]
+    labels = len(first) > 1 and has_suffix(first[0])  # of pictures, without a header
+    count = find_column(first, ("count",))
+    if cells.keyed or (not labels and (places or count is not None or find_column(first, PICTURE_COLUMNS) is not None)):
+        rows = rows[1:]
+        if not places and count is not None and len(first) == 2:
+            places = [1 - count]
+        places = [place for place in places if any(row[place] for row in rows)] or places
+        if len(places) != 1:
+            several = " and ".join(first[place] for place in places) or "none"
+            raise HTRError(
+                f"{path} has {', '.join(first)}, of which {several} may hold the names: keep one such column, and call"
+                " it NAME"
+            )
+        names = [row[places[0]] for row in rows]
+        if count is None:
+            return names, [1] * len(names)
+    elif len(first) == 1:
+        return [row[0] for row in rows], [1] * len(rows)
+    elif len(first) == 2 and labels:
+        return [row[1] for row in rows], [1] * len(rows)
+    elif len(first) == 2 and all(row[1].isdecimal() for row in rows):
+        names, count = [row[0] for row in rows], 1
+    else:
+        raise HTRError(
+            f"{path} has several columns, and its first line, {printable(', '.join(first), 80)}, does not say which of"
+            " them holds the names: call that one NAME, and their numbers COUNT"
+        )
+    try:
+        counts = [int(row[count]) for row in rows]
+    except ValueError as error:
+        raise HTRError(f"{path} has a COUNT that is not a whole number: {error}") from error
+    if min(counts, default=1) < 1:
+        raise HTRError(f"{path} has a COUNT below 1")
+    return names, counts
 
 
 @dataclass

@@ -6,7 +6,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import unquote
 
 SUFFIXES = set(".apng .bmp .dib .gif .jfif .jpe .jpeg .jpg .mpo .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 NOT_READ = {  # pictures by their names, which nothing here decodes
@@ -19,7 +21,14 @@ LEFT_BY_SYSTEMS = {
     "__macosx", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
     "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 }  # fmt: skip
+# What this program writes itself, beside a checkpoint, into an output folder or the current one.
+OWN_FILES = {
+    "predictions.csv", "predictions.txt", "predictions.xlsx", "predictions.partial.jsonl", "report.html", "htr_cache",
+}  # fmt: skip
+OWN_ENDINGS = (".history.csv", ".curves.png", ".last.pth", ".previous.pth", ".calibrated.pth", ".onnx.json")
+DRAWN = ".drawn-names"  # a file in the folder of a drawn dataset
 SURE = float("inf")
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
 ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -28,9 +37,14 @@ def has_suffix(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES | NOT_READ.keys()
 
 
-def left_by_system(name: str) -> bool:
-    """Whether a file or folder of that name was made by a system, and not by a person: hidden ones, thumbnails, ..."""
-    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+def left_behind(name: str) -> bool:
+    """Whether a system or this program leaves files or folders of that name: thumbnails, learning curves, ..."""
+    return name.lower() in LEFT_BY_SYSTEMS or name in OWN_FILES or name.endswith(OWN_ENDINGS)
+
+
+def is_no_data(name: str) -> bool:
+    """Whether a file or folder of that name was not made by a person, or is hidden."""
+    return name.startswith(".") or left_behind(name)
 
 
 # ------------------------------------------------------------------------------------- names in label tables
@@ -80,10 +94,15 @@ class Matches:
         """A sentence for each kind of name that means no file; `there` are the names of files."""
         said = []
         if self.unknown:
-            called = f"; the images are called {_quoted(there[0])} and so on" if there else ""
+            pictures = [name for name in there if has_suffix(name)] or there
+            twins = {_looks(name): name for name in pictures}
+            example = next((name for name in self.unknown[:1000] if _looks(name) in twins), self.unknown[0])
+            called = f"; the images are called {_quoted(pictures[0])} and so on" if pictures else ""
+            if twin := twins.get(_looks(example)):
+                called = f", which looks like the image {_quoted(twin)} but has {_difference(example, twin)}"
             said.append(
-                f"{what} that name none of the {len(there):,} images: {len(self.unknown):,}, such as"
-                f" {_quoted(self.unknown[0])}{called}"
+                f"{what} that name none of the {len(pictures):,} images: {len(self.unknown):,}, such as"
+                f" {_quoted(example)}{called}"
             )
         if self.ambiguous:
             said.append(f"{what} that fit several images: {len(self.ambiguous):,}, such as {self.ambiguous[0]}")
@@ -92,6 +111,41 @@ class Matches:
 
 def _quoted(name: str) -> str:
     return repr(name) if len(name) <= 200 else repr(name[:197]) + "..."
+
+
+# Letters of other scripts that look like Latin ones, and signs that look alike.
+TWINS = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf"
+    "\u2010\u2011\u2012\u2013\u2014\u2212\u2018\u2019\u02bc\u00a0\u2009\u202f",
+    "ABEKMHOPCTYXaeopcyxijABEZHIKMNOPTYXo------'''   ",
+)
+
+
+def _looks(name: str) -> str:
+    """What a name looks like: names that differ only in their codes have the same."""
+    text = unicodedata.normalize("NFKC", name.translate(TWINS)).translate(TWINS)
+    return "".join(c for c in " ".join(text.split()) if c.isprintable()).casefold()
+
+
+def _difference(name: str, other: str) -> str:
+    """The first place in which two names differ, in codes."""
+    here, there = next(pair for pair in zip_longest(name, other, fillvalue="") if pair[0] != pair[1])
+    codes = ["nothing" if not c else f"U+{ord(c):04X}" for c in (here, there)]
+    return f"{codes[0]} instead of {codes[1]}"
+
+
+def _addressed(name: str) -> list[str]:
+    """What an address says of a file: with escapes read, and without what Label Studio puts before an upload's name.
+
+    /data/upload/1/3f2a9c01-L%C3%A9a.png, /data/local-files/?d=page1/L%C3%A9a.png
+    """
+    local = name.rsplit("?d=", maxsplit=1)[-1] if "?d=" in name else re.sub(r"^/data/upload/(\d+/)?", "", name.strip())
+    plain = unquote(local)
+    folder, _, last = plain.rpartition("/")
+    upload = UPLOADED.sub("", last)
+    others = dict.fromkeys([plain, f"{folder}/{upload}" if folder else upload])
+    return [each for each in others if each and each != name]
 
 
 class Pictures:
@@ -103,7 +157,8 @@ class Pictures:
     A name means the file that it is the path of, from one of the folders or from any folder above the file, written
     with / or \\, with ./ before it, with blanks around it, in NFC or NFD, in other case or without the file's suffix,
     as long as exactly one file fits; what is written exactly goes before. An absolute path also means a file whose
-    path below one of the folders it ends with, as datasets move.
+    path below one of the folders it ends with, as datasets move. A name that fits nothing may be an address, see
+    `_addressed`.
     """
 
     def __init__(self, files: Sequence[tuple[str, str | os.PathLike]], folders: Iterable[Iterable[str | os.PathLike]]):
@@ -136,7 +191,7 @@ class Pictures:
                 found.unknown.append(name)
         return found
 
-    def _fitting(self, name: str) -> tuple[list[int], float]:
+    def _fitting(self, name: str, as_address: bool = True) -> tuple[list[int], float]:
         """The files that a name fits, and how sure that is: SURE, or how many folders agree."""
         for group in self.folders:
             fitting = {self.by_path[folder + name] for folder in group if folder + name in self.by_path}
@@ -149,6 +204,9 @@ class Pictures:
         for way in range(len(COMPARED)) if parts and ABSOLUTE.match(name.strip()) else ():
             if fitting := self._moved(parts, way):
                 return fitting, self._run(fitting[0], parts, way)
+        for other in _addressed(name) if as_address else ():
+            if fitting := self._fitting(other, as_address=False)[0]:
+                return fitting, -1
         return [], SURE
 
     def _same(self, parts: Sequence[str], length: int, way: int) -> list[int]:

@@ -70,11 +70,6 @@ def processes(timeout: int = TIMEOUT) -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def no_bar() -> bool | None:
-    """For tqdm's `disable`: show a bar on a terminal, and in the first process only."""
-    return None if rank() == 0 else True
-
-
 def all_sum(values: "Tensor") -> "Tensor":
     """The sum of all processes' tensors, of one shape and on the CPU; computed in place."""
     if world() > 1:

@@ -1,12 +1,14 @@
 """One HTML page to look readings through, the least sure first."""
 
 import base64
+import hashlib
 import heapq
 import html
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rapidfuzz.distance import Levenshtein
 from htr.confidence import coverage_curve
 from htr.files import whole_file
 from htr.images import ImageError, open_image, to_grey
+from htr.known import Known, nothing_known
 from htr.levels import normalise_levels
 from htr.scores import Comparison
 
@@ -104,9 +107,23 @@ def charts(comparison: Comparison, bins: int = 10) -> str:
     )
 
 
+def identity(path: str | os.PathLike, picture: str) -> str:
+    """What a picture is known by in the browser's store: it changes with its place and content.
+
+    picture: its thumbnail, which tells pictures in memory.
+    """
+    try:
+        status = os.stat(path)
+        about = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        about = f"{os.fspath(path)} {picture}"
+    return hashlib.blake2b(about.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
 def card(row: dict[str, Any], image: Path) -> dict[str, Any]:
     """What the page shows of one reading, as plain values."""
     item = {"file": row["FILENAME"], "text": row["PREDICTION"], "image": thumbnail(image), "error": row["ERROR"]}
+    item["id"] = identity(image, item["image"])
     item["confidence"] = None if row["ERROR"] else row["CONFIDENCE"]
     item["parts"] = [[row["PREDICTION"], False]] if row["PREDICTION"] else []
     if row.get("TRUTH"):
@@ -123,22 +140,35 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True).replace("<", "\\u003c")
 
 
+def as_plain(known: Known) -> dict[str, Any]:
+    """What the page needs to know of labels: times are in milliseconds."""
+    table = known.table
+    return {
+        "name": known.name, "place": known.place, "separator": table.separator, "columns": table.columns,
+        "rows": table.rows, "picture": table.picture, "text": table.text, "of": known.rows_of,
+        "changed": {name: 1000 * seconds for name, seconds in known.changed.items()},
+    }  # fmt: skip
+
+
 def write_report(
     path: Path,
     least_sure: LeastSure,
     summary: Sequence[str],
     comparison: Comparison | None,
     tick: Callable[[], Any],
-    labelled: Mapping[str, str] | None = None,
+    known: Known | None = None,
 ) -> None:
     """Write the page: one file that opens offline, in which readings are confirmed and corrected.
 
-    labelled: texts by file that are known already; the page does not ask for them again, and saves them with its own.
-    `tick` is called after each of its images.
+    known: labels that there are already; the page does not ask for them again, and saves them with its own. `tick` is
+    called after each of its images.
     """
+    known = known or nothing_known(Path())
     items = []
     for row, image in least_sure.rows():
-        items.append(card(row, image))
+        item = card(row, image)
+        item["row"] = known.name_in_table(row["FILENAME"], image)
+        items.append(item)
         tick()
     said = list(summary)
     if len(items) < least_sure.count:
@@ -148,4 +178,4 @@ def write_report(
     page = page.replace("<!--SUMMARY-->", "".join(f"<li>{html.escape(line)}</li>" for line in said))
     page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
     with whole_file(path, encoding="utf-8", errors="backslashreplace") as file:  # paths may hold any bytes
-        file.write(page.replace('"LABELLED"', as_json(list((labelled or {}).items()))).replace('"DATA"', data))
+        file.write(page.replace('"KNOWN"', as_json(as_plain(known))).replace('"DATA"', data))

@@ -12,10 +12,10 @@ from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import auroc, coverage_curve, expected_calibration_error
 from htr.direction import to_visual
-from htr.labels import LabelRules
+from htr.labels import Columns, LabelRules
 from htr.names import Pictures
 from htr.scripts import HTRError
-from htr.sources import labels_of
+from htr.sources import ANY, labels_of
 
 LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect
@@ -127,10 +127,11 @@ class Comparison:
 class Truth:
     """The true texts of images: fills in LABEL_COLUMNS, and adds up `comparison`.
 
-    labels: by the names of `files`. notes: what did not fit, a sentence each. Labels are cleaned as in training; blank
-    and ignored ones do not count. Names mean what they mean in training, see `htr.names.Pictures`; of several labels
-    for a file the first counts. An image that could not be read counts as read with no text. Raises HTRError where
-    `labels`, a table or a folder with labels, cannot be read or names none of the files.
+    labels: by the names of `files`. source: where they come from. notes: what did not fit, a sentence each. Labels are
+    cleaned as in training; blank and ignored ones do not count. Names mean what they mean in training, see
+    `htr.names.Pictures`; of several labels for a file the first counts. An image that could not be read counts as read
+    with no text. Raises HTRError where `labels`, a table or a folder with labels, cannot be read or names none of the
+    files.
     """
 
     def __init__(
@@ -139,8 +140,9 @@ class Truth:
         rules: LabelRules,
         files: Sequence[tuple[str, Path]],
         folders: Iterable[str | os.PathLike] = (),
+        columns: Columns = ANY,
     ):
-        source = labels_of(Path(labels))
+        self.source = source = labels_of(Path(labels), columns)
         rows = ((name, rules.clean(text)) for name, text in source.rows)
         rows = [(name, text) for name, text in rows if rules.hold_text(text)]
         matches = Pictures(files, ([source.base], folders, ("",))).match(name for name, _ in rows)
@@ -151,9 +153,9 @@ class Truth:
             if place is not None:
                 repeated += names[place] in self.labels
                 self.labels.setdefault(names[place], text)
-        self.notes = matches.lines(names)
+        self.notes = [f"{source.name}: {note}" for note in source.notes] + matches.lines(names)
         if not self.labels:
-            raise HTRError(f"{labels} does not fit: {'; '.join(self.notes) or 'it holds no text'}")
+            raise HTRError(f"{labels} does not fit: {'; '.join(matches.lines(names)) or 'it holds no text'}")
         if repeated:
             self.notes.append(f"labels for a file that had one already, passed over: {repeated:,}")
         self.comparison = Comparison()

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from htr.files import whole_file
+from htr.names import DRAWN
 from htr.scripts import run
 
 SIZES = {"train": 4000, "validation": 300, "test": 500}
@@ -201,6 +202,9 @@ def draw_dataset(folder: str | Path, seed: int = 0, sizes: dict[str, int] = SIZE
     One picture in a hundred is blank and labelled EMPTY, as on Kaggle.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / DRAWN).exists():
+        (folder / DRAWN).touch()  # so that nobody's data has these among it
     for split, size in sizes.items():
         table = folder / "CSV" / f"written_name_{split}.csv"
         if table.exists():

@@ -223,7 +223,7 @@ def test_what_systems_leave_in_folders_is_counted_and_not_listed(tmp_path):
     (tmp_path / ".empty.png").mkdir()
     listing = list_files(tmp_path)
     assert listing.files == ["a.png", "dot.in.name/a.png", "sub/@a.png", "sub/_a.png", "sub/a.png"]
-    assert listing.left_by_systems == len(left)
+    assert listing.passed_over == len(left)
     assert listing.empty_folders == []
     assert list_files(tmp_path / ".ipynb_checkpoints").files == ["a.png"]  # whoever names it means it
     with pytest.raises(HTRError, match="nowhere cannot be searched: No such file"):

@@ -103,7 +103,7 @@ def page(tmp_path) -> Path:
         ("four.png", "ZOE", 0.8, "ZOE"),
         ("five.png", "TOM", 1.0, "TOM"),
     ):
-        path = tmp_path / f"{text[:1].strip('<')}x.png"
+        path = tmp_path / f"{truth}.png"
         Image.new("L", (80, 20), 200).save(path)
         kept.add(row(name, text, confidence, TRUTH=truth), path)
     kept.add(row("bad.png", "", "", error="is empty"), tmp_path / "bad.png")
@@ -212,8 +212,8 @@ def test_readings_are_confirmed_and_corrected_by_keyboard(tab, tmp_path):
     text = saved(tab, tmp_path, lambda: keys.press("Control+S"))
     quoted = EVIL.replace('"', '""')
     assert text.splitlines() == ["FILENAME,IDENTITY", 'two.png,"=É, ""ש"""', f'"{quoted}",EMPTY', "four.png,ZOE"]
-    table = read_labels(tmp_path / "labels.csv")
-    assert table.values.tolist() == [["two.png", '=É, "ש"'], [EVIL, "EMPTY"], ["four.png", "ZOE"]]
+    labels = read_labels(tmp_path / "labels.csv").labels()
+    assert labels == [("two.png", '=É, "ש"'), (EVIL, "EMPTY"), ("four.png", "ZOE")]
 
 
 def test_what_was_decided_survives_a_reload_and_leaving_warns(tab, tmp_path):
@@ -229,34 +229,6 @@ def test_what_was_decided_survives_a_reload_and_leaving_warns(tab, tmp_path):
     tab.reload()
     assert dialogs == ["beforeunload"]  # nothing is unsaved
     assert progress(tab) == "0 confirmed, 1 corrected, 3 left"
-
-
-def test_what_was_labelled_before_is_not_asked_for_again(tmp_path):
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    kept = LeastSure()
-    for n, name in enumerate(("a.png", "b.png", "c.png")):
-        Image.new("L", (80, 20), 200).save(tmp_path / name)
-        other = {"RUNNER_UP": "ZOÉ", "RUNNER_UP_CONFIDENCE": 0.25}
-        kept.add(row(name, "ZOE", 0.5 + n / 10) | other, tmp_path / name)
-    labelled = {"b.png": "BOB", "elsewhere.png": "EVE"}
-    write_report(tmp_path / "report.html", kept, [], None, lambda: None, labelled)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_context(accept_downloads=True).new_page()
-        tab.goto((tmp_path / "report.html").as_uri())
-        assert progress(tab) == "0 confirmed, 0 corrected, 2 left"
-        assert tab.locator("#cards li:visible").count() == 2
-        tab.locator("input.text").first.focus()
-        tab.keyboard.press("ArrowDown")  # the second choice
-        tab.keyboard.press("Enter")
-        lines = saved(tab, tmp_path, lambda: tab.locator("#save").click()).splitlines()
-        assert lines == ["FILENAME,IDENTITY", "b.png,BOB", "elsewhere.png,EVE", "a.png,ZOÉ"]
-        tab.locator("#only-open").uncheck()
-        assert tab.locator("#cards li:visible").count() == 3
-        assert tab.locator("input.text").nth(1).input_value() == "BOB"
-        browser.close()
 
 
 def test_the_loop_of_reading_correcting_and_training(tmp_path, script):
@@ -289,7 +261,8 @@ def test_the_loop_of_reading_correcting_and_training(tmp_path, script):
     assert "begun from" in done.stdout
     script(tmp_path, "predict.py", "scans", "--html", "--device", "cpu")
     page = (tmp_path / "output" / "report.html").read_text(encoding="utf-8")
-    labelled = json.loads(re.search(r'id="labelled">(.*?)</script>', page)[1])
-    assert dict(labelled) == {f"{n}.png": words[n] for n in range(3)}
+    known = json.loads(re.search(r'id="known">(.*?)</script>', page)[1])
+    assert known["rows"] == [[f"{n}.png", words[n]] for n in range(3)]
+    assert known["of"] == {f"{n}.png": [n] for n in range(3)}
     done = script(tmp_path, "predict.py", "scans", "--labels", "scans", "--device", "cpu")
     assert "of 3 labelled images" in done.stdout

@@ -134,8 +134,8 @@ BAD = {
         r"several tables that could be meant, labels.csv and gt\.txt",
     ),
     "a table and pairs": (
-        lambda folder: [pairs()(folder), write(folder / "labels.csv", rows())],
-        "has a table, labels.csv, and 24 texts beside pictures",
+        lambda folder: [pairs()(folder), write(folder / "labels.csv", rows(names=FIRST))],
+        "has a table, labels.csv, and 24 texts beside pictures, such as 20.gt.txt, which it does not label",
     ),
     "no name fits": (flat("labels.csv", rows("x{}.png,{}\n")), "such as 'x00.png'; the images are called '00.png'"),
     "one line in all": (flat("labels.csv", rows(names=["00"])), "there are 1 labelled images.*label at least 2"),

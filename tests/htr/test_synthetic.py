@@ -3,6 +3,7 @@ import random
 
 from PIL import Image
 
+from htr.names import DRAWN
 from htr.synthetic import FIRST_NAMES, GLYPHS, SURNAMES, draw_dataset, draw_form, draw_name
 
 
@@ -20,6 +21,7 @@ def test_the_seed_decides_every_byte(tmp_path):
 def test_kaggle_layout(tmp_path):
     draw_dataset(tmp_path, 0, {"train": 3, "validation": 2, "test": 1})
     assert sorted(files(tmp_path)) == [
+        DRAWN,
         "CSV/written_name_test.csv",
         "CSV/written_name_train.csv",
         "CSV/written_name_validation.csv",
