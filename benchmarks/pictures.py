@@ -1,4 +1,4 @@
-"""The same lines in other pictures: grey paper, pencil, shadows, canvas, corners, ruled paper, formats.
+"""The same lines in other pictures: grey paper, pencil, shadows, canvas, tints, stamps, ruled paper, formats.
 
     python benchmarks/pictures.py --data-dir DIR
 
@@ -8,6 +8,7 @@ weights, and prints CER and exact match; with a copy of the weights that leaves 
 
 import argparse
 import csv
+import io
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -104,6 +105,121 @@ def frame(image: Image.Image) -> Image.Image:
     return image
 
 
+def vignette(paper: int, ink: int, corners: float) -> Change:
+    """`ink` on `paper`, and a share of the light missing that grows from 0 in the middle to `corners`."""
+    fall = light(lambda x, y: 1 - corners * 2 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))
+    return lambda image: fall(levels(ink, paper)(image))
+
+
+def coloured(change: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Change:
+    """A change of the colours (H, W, 3) in [0, 1], given x and y in shares of the width and the height, as (H, W)."""
+
+    def changed(image: Image.Image) -> Image.Image:
+        values = np.asarray(image.convert("RGB"), dtype=float) / 255
+        y, x = np.mgrid[: values.shape[0], : values.shape[1]]
+        values = change(values, x / values.shape[1], y / values.shape[0])
+        return Image.fromarray(np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8))
+
+    return changed
+
+
+def between(values: np.ndarray, low: float, high: float, soft: float = 1e-9) -> np.ndarray:
+    """1 from low to high, 0 outside, and between them over a width of `soft`."""
+    return np.clip((values - low) / soft + 0.5, 0, 1) * np.clip((high - values) / soft + 0.5, 0, 1)
+
+
+ALL, STRIPE, BELOW = ((0.1, 0.9), (-1, 2)), ((-1, 2), (0.25, 0.75)), ((-1, 2), (0.55, 1.1))  # columns, rows
+
+
+def marker(colour: tuple[int, int, int], area: tuple = ALL, soft: float = 1e-9) -> Change:
+    """A highlighter over an area of the line: it takes the light of other colours."""
+
+    def change(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        share = (between(x, *area[0], soft) * between(y, *area[1], soft))[:, :, None]
+        return values * (1 - share + share * np.array(colour) / 255)
+
+    return coloured(change)
+
+
+def drawn(draw: Callable[[ImageDraw.ImageDraw, int, int], None], colour: tuple[int, int, int]) -> Change:
+    """A shape of a coloured, translucent ink; `draw` gets the width and height."""
+
+    def change(image: Image.Image) -> Image.Image:
+        shape = Image.new("L", image.size, 0)
+        draw(ImageDraw.Draw(shape), *image.size)
+        share = np.asarray(shape, dtype=float)[:, :, None] / 255
+        return coloured(lambda values, x, y: values * (1 - share + share * np.array(colour) / 255))(image)
+
+    return change
+
+
+def stamp(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
+    size, centre = 0.42 * height, (0.6 * width, 0.55 * height)
+    for scale in (1, 0.75):
+        box = [centre[0] - scale * size, centre[1] - scale * size, centre[0] + scale * size, centre[1] + scale * size]
+        draw.ellipse(box, outline=220, width=2)
+    draw.text((centre[0] - 0.6 * size, centre[1] - 5), "REÇU", fill=220)
+
+
+def stain(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
+    """Of a cup: a ring, darker at its edge."""
+    box = [0.2 * width, -0.6 * height, 0.2 * width + 2 * height, 1.4 * height]
+    draw.ellipse(box, fill=110, outline=255, width=4)
+
+
+def window(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
+    draw.rectangle([0.35 * width, 0, 0.75 * width, height], fill=255)
+
+
+def seen_through(share: float) -> Change:
+    """The other side of the sheet, the same writing mirrored and blurred, with a share of the ink's strength."""
+
+    def change(image: Image.Image) -> Image.Image:
+        behind = ImageOps.mirror(image).filter(ImageFilter.GaussianBlur(1.2))
+        return ImageChops.multiply(image, behind.point([round(255 - share * (255 - grey)) for grey in range(256)]))
+
+    return change
+
+
+def dotted(image: Image.Image) -> Image.Image:
+    values = np.array(ImageOps.expand(image, (0, 6), 255))
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        values[3 + y :: 12, 5 + x :: 12] = np.minimum(values[3 + y :: 12, 5 + x :: 12], 170)
+    return Image.fromarray(values)
+
+
+def fold(values: np.ndarray) -> np.ndarray:
+    """A crease across the line: dark on one side of it, light on the other."""
+    x = np.arange(values.shape[1]) - 0.45 * values.shape[1]
+    shade = 0.25 * np.exp(-np.abs(x) / 6) * (x > 0) - 0.1 * np.exp(-np.abs(x) / 6) * (x <= 0)
+    return values * (1 - shade) - 60 * (np.abs(x) < 1)
+
+
+def crumpled(values: np.ndarray) -> np.ndarray:
+    small = np.random.default_rng(0).uniform(0.78, 1, (4, max(4, values.shape[1] // 40)))
+    shade = Image.fromarray((255 * small).astype(np.uint8)).resize(values.shape[::-1], BICUBIC)
+    return values * np.asarray(shade, dtype=float) / 255
+
+
+def blotted(image: Image.Image) -> Image.Image:
+    """White fluid under a part of the writing, on grey paper."""
+    paper = levels(30, 205)(image)
+    values, fluid = np.array(paper, dtype=float), np.asarray(levels(30, 252)(image), dtype=float)
+    left, right = int(0.4 * image.width), int(0.7 * image.width)
+    values[:, left:right] = fluid[:, left:right]
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def margin_line(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
+    draw.line([0.12 * width, 0, 0.12 * width, height], fill=255, width=2)
+
+
+def in_jpeg(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=25)
+    return Image.open(buffer)
+
+
 def in_16_bits(factor: int) -> Change:
     return lambda image: Image.fromarray(np.asarray(image).astype(np.uint16) * factor)
 
@@ -152,6 +268,34 @@ VARIANTS: dict[str, tuple[Change, ...]] = {
     "staple on pencil": (levels(150, 230), staple),
     "dead and hot pixels on pencil": (levels(150, 230), dead_pixels),
     "printed frame around pencil": (levels(150, 230), frame),
+    "yellow marker on grey paper, black ink": (levels(20, 215), marker((255, 255, 0))),
+    "the same with a soft edge": (levels(20, 215), marker((255, 255, 0), soft=0.2)),
+    "yellow stripe along the line": (levels(20, 215), marker((255, 255, 0), STRIPE)),
+    "yellow stripe under the line": (levels(20, 215), marker((255, 255, 0), BELOW)),
+    "yellow stripe on a grey scan": (levels(20, 215), marker((190, 190, 190), STRIPE)),
+    "orange marker": (levels(20, 235), marker((255, 165, 0))),
+    "orange stripe": (levels(20, 235), marker((255, 165, 0), STRIPE)),
+    "pink stripe": (levels(20, 235), marker((255, 105, 180), STRIPE)),
+    "green stripe": (levels(20, 235), marker((90, 230, 80), STRIPE)),
+    "blue stripe, blue ink": (
+        coloured(lambda v, x, y: 0.15 + 0.75 * v + 0.25 * (1 - v) * (0, 0.2, 1)),
+        marker((110, 190, 255), STRIPE),
+    ),
+    "paper of two colours": (levels(20, 235), drawn(window, (250, 205, 150))),
+    "red stamp over black ink": (levels(20, 235), drawn(stamp, (215, 60, 70))),
+    "a cup's stain": (levels(20, 235), drawn(stain, (190, 150, 95))),
+    "red line of a margin": (levels(20, 235), drawn(margin_line, (230, 110, 120))),
+    "vignette, 35 % in the corners, ink 40 on paper 235": (vignette(235, 40, 0.35),),
+    "vignette, 50 % in the corners, ink 60 on paper 200": (vignette(200, 60, 0.5),),
+    "the other side showing through, 20 % as strong": (seen_through(0.2),),
+    "the other side showing through, 30 % as strong": (seen_through(0.3),),
+    "dotted paper": (dotted,),
+    "dotted paper of 220, ink 60": (dotted, levels(60, 220)),
+    "a fold across the line": (levels(40, 235), pixels(fold)),
+    "crumpled paper": (levels(40, 235), pixels(crumpled)),
+    "white fluid under a part, grey paper": (blotted,),
+    "light of a flash": (levels(40, 190), light(lambda x, y: 1 + 0.34 * np.exp(-((x - 0.5) ** 2) / 0.02))),
+    "JPEG of quality 25, ink 70 on paper 190": (levels(70, 190), in_jpeg),
     "10 bits in 16": (in_16_bits(4),),
     "light ink on transparency": (lambda image: in_alpha(image, 230),),
     "unused alpha": (lambda image: Image.merge("LA", (image, Image.new("L", image.size, 0))),),

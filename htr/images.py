@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.files import file_name, list_files
-from htr.levels import contrast, normalise_levels
+from htr.levels import contrast, has_light_ink, legibility, normalise_levels, sampled
 from htr.names import NOT_READ, SUFFIXES, has_suffix, left_behind
 from htr.scripts import HTRError, printable
 
@@ -27,7 +27,7 @@ SIGNATURES = {  # of images that nothing here decodes: bytes from a position on
 MAX_BYTES = 500_000_000  # a larger file is refused before it is opened,
 MAX_PIXELS = 50_000_000  # a larger image before it is decoded
 MOST_REPAIRED = 50_000_000  # bytes of a file that is given a second try
-PREPROCESSING = 2  # to be raised whenever `load_image` gives other pixels
+PREPROCESSING = 3  # to be raised whenever `load_image` gives other pixels
 
 # An image is read or refused; what Pillow finds odd about it helps nobody who reads a hundred thousand.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -278,7 +278,13 @@ def to_grey(image: Image.Image, levels: bool = True) -> Image.Image:
     red, green, blue = image.split()
     if not levels or all(ImageChops.difference(green, other).getextrema()[1] <= 8 for other in (red, blue)):
         return grey
-    return max((grey, red, green, blue), key=lambda channel: _shown(channel) * (1.3 if channel is grey else 1))
+    light_ink = has_light_ink(sampled(grey))
+
+    def shown(channel: Image.Image) -> float:
+        pixels = sampled(channel)
+        return legibility(255 - pixels if light_ink else pixels) * (1.1 if channel is grey else 1)
+
+    return max((grey, red, green, blue), key=shown)
 
 
 def _shown(grey: Image.Image) -> float:

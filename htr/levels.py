@@ -13,6 +13,7 @@ WHITE = 250  # greys from here on are white paper in a binarised scan
 MOST_PIXELS = 1_000_000  # a larger image is reduced first
 FAINTEST = 0.03  # share of the light that ink takes away at least
 FEWEST = 12  # pixels that make a writing; fewer are dust on a blank page
+STRONG, FAINT = 0.5, 0.25  # of the writing's darkness: what surely belongs to it; what may not
 CANVAS = 0.6  # what surrounds the paper is darker than this share of it
 
 
@@ -80,13 +81,17 @@ def to_black_on_white(pixels: np.ndarray) -> np.ndarray:
     dark = remove_lines(dark, max(FAINTEST, 4 * deviation))
     ink = dark > max(FAINTEST, 5 * deviation)
     ink &= neighbours(ink) >= 3  # no single pixels
+    broad = opening(dark)
     writing = ink & (ink.mean(1) < 0.6)[:, None] & (ink.mean(0) < 0.8)  # without the lines of a form
+    if np.count_nonzero(thin := writing & (2 * broad < dark)) >= FEWEST:
+        writing = thin
     if writing.sum() < FEWEST:
         writing = ink
     if writing.sum() < FEWEST:
         return blank[: len(dark), : dark.shape[1]]
     black = min(1.0, float(np.percentile(dark[writing], 75)) / 0.85)  # as it is in a binarised scan
     floor = min(2 * deviation, 0.5 * black)
+    dark = without_faint(dark, broad, ink, black)
     strength = np.clip((dark - floor) / (black - floor), 0, 1) * dilate(ink, 5)
     return np.rint(255 * (1 - strength)).astype(np.uint8)
 
@@ -110,12 +115,32 @@ def first_run(flags: np.ndarray) -> int:
 
 
 def has_light_ink(pixels: np.ndarray) -> bool:
-    """Whether the writing is lighter than the paper: a vote of parts of the line, each about as wide as it is high."""
+    """Whether the writing is lighter than the paper: a vote of parts, each about as wide as the line is high.
+
+    And a quarter as high: bands of a tint or a shadow along the line then fill whole parts, and have no say.
+    """
     vote = 0.0
-    for part in np.array_split(pixels, max(1, round(pixels.shape[1] / pixels.shape[0])), axis=1):
-        low, middle, high = np.percentile(part, (1, 50, 99))
-        vote += (high - middle) - (middle - low)
+    for band in np.array_split(pixels, min(4, pixels.shape[0]), axis=0):
+        for part in np.array_split(band, max(1, round(pixels.shape[1] / pixels.shape[0])), axis=1):
+            low, middle, high = np.percentile(part, (1, 50, 99))
+            vote += (high - middle) - (middle - low)
     return vote > 0
+
+
+def sampled(grey: Image.Image) -> np.ndarray:
+    """Some of the pixels of an image, as floats (H, W)."""
+    step = 1 + grey.height // 160
+    return np.asarray(grey)[::step, ::step].astype(np.float32)
+
+
+def legibility(pixels: np.ndarray) -> float:
+    """How well an image (H, W) shows dark writing: the share of light that ink takes away, times how even light is.
+
+    A tint, of a marker or of paper, is broad: it changes the light, and least in one of the colours.
+    """
+    light = np.maximum(closing(pixels), 1)
+    low, high = np.percentile(light, (3, 97))
+    return float(np.percentile(1 - pixels / light, 99) * (low / high) ** 2)
 
 
 # ---------------------------------------------------------------------------------------- what is no ink
@@ -208,8 +233,10 @@ def remove_lines(dark: np.ndarray, threshold: float) -> np.ndarray:
         return dark
     ink, thickness = np.percentile(dark[writing], 75), max(2, height // 16)
     window = 2 * thickness + 1
-    for axis, lines in ((0, rows), (1, columns)):
-        if lines.any() and np.median(dark[lines]) <= 0.6 * ink:
+    # A fold, from edge to edge: no letter is as high and as straight.
+    through = long_runs(mask & (dark > 0.35 * ink), height, 0)
+    for axis, lines, faintest in ((0, rows, 0.6), (1, columns, 0.6), (1, through, 0.85)):
+        if lines.any() and np.median(dark[lines]) <= faintest * ink:
             faint = lines & (dark < 1.6 * np.median(dark[lines]))
             without = np.where(faint, 0, dark)
             bridged = erode_along(dilate_along(without, window, axis), window, axis)  # strokes that cross the line
@@ -221,6 +248,24 @@ def remove_lines(dark: np.ndarray, threshold: float) -> np.ndarray:
         if long_runs(mask, round(0.8 * width), 1).any():  # a frame
             dark = np.where(columns, 0, dark)
     return dark
+
+
+def without_faint(dark: np.ndarray, broad: np.ndarray, ink: np.ndarray, black: float) -> np.ndarray:
+    """Take out what is much fainter than the writing and lies apart from it: the other side of the sheet, dots, stains.
+
+    Only where most is not faint: else it is the writing. dark: (H, W); broad: (H, W), what of it is no stroke; ink:
+    (H, W) bool; black: how dark writing is.
+    """
+    strong = dark > STRONG * black
+    if 4 * np.count_nonzero(strong & ink) < np.count_nonzero(ink):
+        return dark
+    dark = np.where(broad < STRONG * black, np.maximum(dark - broad, 0), dark)
+    near = dilate(strong, 2 * max(2, len(dark) // 20) + 1)  # as far as strokes fade out
+    dark = np.where(near | (dark > FAINT * black), dark, 0)
+    inked = dark > 0.1 * black
+    small = max(3, len(dark) // 12) | 1
+    spots = inked & ~strong & (dilate(box_sum(inked, 2 * small + 1) <= box_sum(inked, small), 3))
+    return np.where(spots, 0, dark)
 
 
 # ------------------------------------------------------------------------------------------------- light
@@ -300,9 +345,27 @@ def dilate(values: np.ndarray, size: int) -> np.ndarray:
     return dilate_along(dilate_along(values, size, 0), size, 1)
 
 
+def opening(dark: np.ndarray) -> np.ndarray:
+    """What is broader than a stroke, a square of 0.2 times the height."""
+    size = max(7, round(0.2 * min(dark.shape))) | 1
+    return dilate(erode(dark, size), size)
+
+
+def closing(pixels: np.ndarray) -> np.ndarray:
+    """The light of the paper: everything dark that is less broad than a square of 0.4 times the height is filled in."""
+    size = max(9, round(0.4 * min(pixels.shape))) | 1
+    return erode(dilate(pixels, size), size)
+
+
 def erode(values: np.ndarray, size: int) -> np.ndarray:
     """The minimum over a square of odd `size` around each pixel."""
     return erode_along(erode_along(values, size, 0), size, 1)
+
+
+def box_sum(mask: np.ndarray, size: int) -> np.ndarray:
+    """How many are set in a square of odd `size` around each pixel."""
+    sums = np.pad(mask, ((size // 2 + 1, size // 2),) * 2).astype(np.int32).cumsum(0).cumsum(1)
+    return sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
 
 
 def neighbours(mask: np.ndarray) -> np.ndarray:
