@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
 WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
+WIDE = 512  # pixels, from which on there are fewer images in a batch and fewer widths
 SAMPLED_BYTES = 200  # files whose bytes tell data apart, beside the sizes of all
 MOST_VALIDATED = 1000  # lines of a source without a split
 MOST_LOST = 0.05  # share of missing or unreadable images above which training stops
@@ -329,7 +330,8 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     """Random batches of similar width: every index once, in an order that depends on (seed, epoch) alone.
 
     The shuffled indices are sorted by width within pools of 20 batches, so that there is little padding, and the
-    batches are shuffled again.
+    batches are shuffled again. Those wider than WIDE are halved until they hold no more than a whole one of that width:
+    memory is then bounded by it.
     """
     import torch
 
@@ -339,8 +341,17 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     batches = []
     for start in range(0, len(order), pool):
         by_width = sorted(order[start : start + pool], key=lambda i: widths[i])
-        batches += [by_width[i : i + batch_size] for i in range(0, len(by_width), batch_size)]
+        for i in range(0, len(by_width), batch_size):
+            batches += halved(by_width[i : i + batch_size], widths, WIDE * batch_size)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def halved(batch: list[int], widths: Sequence[int], most: int) -> list[list[int]]:
+    """A batch in parts of no more than `most` pixels of width, all images of a part padded alike."""
+    if len(batch) == 1 or len(batch) * padded_width(widths[i] for i in batch) <= most:
+        return [batch]
+    half = (len(batch) + 1) // 2
+    return halved(batch[:half], widths, most) + halved(batch[half:], widths, most)
 
 
 def to_ink(image: "Tensor") -> "Tensor":
@@ -349,8 +360,13 @@ def to_ink(image: "Tensor") -> "Tensor":
 
 
 def padded_width(widths: Iterable[int]) -> int:
-    """The width of a batch, one of few, so that what is set up for a shape is used again."""
-    return math.ceil(max(widths) / WIDTH_STEP) * WIDTH_STEP
+    """The width of a batch, one of few: what is set up for a shape is used again, and takes memory once.
+
+    Multiples of 16 up to WIDE, of 64 up to 1,024, of 128 up to 2,048, and so on.
+    """
+    width = max(widths)
+    step = WIDTH_STEP if width <= WIDE else 2 ** math.ceil(math.log2(width)) // 16
+    return math.ceil(width / step) * step
 
 
 def collate(images: Sequence[np.ndarray]) -> "tuple[Tensor, Tensor]":

@@ -262,7 +262,7 @@ def state_of_weights(
 
 def judge_weights(state: State, train_lines: Lines, validation_lines: Lines) -> None:
     """Take the validation loss of a run's first weights for the best so far, so that worse ones never replace them."""
-    state.steps = state.epoch * math.ceil(len(train_lines) / state.config.BATCH_SIZE)  # about as many as there were
+    state.steps = state.epoch * len(batches_of(state, train_lines))  # about as many as there were
     args = (validation_lines, state.alphabet, state.device, state.config.BATCH_SIZE)
     loss, score = validate(state.average, *args)
     if math.isfinite(loss):
@@ -314,7 +314,7 @@ def check_data(state: State, train_lines: Lines, validation_lines: Lines, more: 
 
     more: whether another number of training lines was asked for, which alone makes no other data.
     """
-    batches = math.ceil(len(train_lines) / state.config.BATCH_SIZE)
+    batches = len(batches_of(state, train_lines))
     other = state.data not in ("", data_of(train_lines, validation_lines))
     same_validation = state.data.split(" ")[-1] == validation_lines.key
     if state.batches_done and (other or state.batches_done > batches):
@@ -598,6 +598,11 @@ def stop_if_diverged(state: State, losses: LossSum) -> None:
         )
 
 
+def batches_of(state: State, lines: Lines) -> list[list[int]]:
+    """The batches of the epoch in progress."""
+    return batches_by_width(lines.images.widths, state.config.BATCH_SIZE, state.config.SEED, state.epoch + 1)
+
+
 def epoch_progress(state: State, lines: Lines, batches: Sequence[Sequence[int]]) -> Progress:
     """Counts the images of an epoch, from the first batch that is still to do."""
     done = sum(map(len, batches[: state.batches_done]))
@@ -621,7 +626,7 @@ def train_epoch(state: State, lines: Lines, stop: Sequence[int] = ()) -> bool:
     filled, here or in another process. Raises HTRError where no gradient is finite any more.
     """
     config = state.config
-    batches = batches_by_width(lines.images.widths, config.BATCH_SIZE, config.SEED, state.epoch + 1)
+    batches = batches_of(state, lines)
     loss_sum, save_every = LossSum(state), 60 * config.SAVE_EVERY or float("inf")
     stopped, saved = False, time.monotonic()
     state.model.train()
@@ -686,7 +691,8 @@ def fit(state: State, train_lines: Lines, validation_lines: Lines, epochs: int) 
     save_progress(state)  # so that a run can be continued from its first step on
     with stop_requests() as stop, memory_advice(config.BATCH_SIZE), memory_kept():
         while not (stopped := any(parallel.any_process(bool(stop)))) and state.epoch < epochs:
-            started, images_before = time.perf_counter(), state.batches_done * config.BATCH_SIZE
+            images_before = sum(map(len, batches_of(state, train_lines)[: state.batches_done]))
+            started = time.perf_counter()
             if not train_epoch(state, train_lines, stop):
                 save_state(state)
                 stopped = True

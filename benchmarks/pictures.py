@@ -196,7 +196,7 @@ def fold(values: np.ndarray) -> np.ndarray:
 
 
 def crumpled(values: np.ndarray) -> np.ndarray:
-    small = np.random.default_rng(0).uniform(0.78, 1, (4, max(4, values.shape[1] // 40)))
+    small = np.random.default_rng(0).uniform(0.82, 1, (4, max(4, values.shape[1] // 40)))
     shade = Image.fromarray((255 * small).astype(np.uint8)).resize(values.shape[::-1], BICUBIC)
     return values * np.asarray(shade, dtype=float) / 255
 
@@ -216,7 +216,7 @@ def margin_line(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
 
 def in_jpeg(image: Image.Image) -> Image.Image:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=25)
+    image.save(buffer, "JPEG", quality=40)
     return Image.open(buffer)
 
 
@@ -295,7 +295,7 @@ VARIANTS: dict[str, tuple[Change, ...]] = {
     "crumpled paper": (levels(40, 235), pixels(crumpled)),
     "white fluid under a part, grey paper": (blotted,),
     "light of a flash": (levels(40, 190), light(lambda x, y: 1 + 0.34 * np.exp(-((x - 0.5) ** 2) / 0.02))),
-    "JPEG of quality 25, ink 70 on paper 190": (levels(70, 190), in_jpeg),
+    "JPEG of quality 40, ink 70 on paper 190": (levels(70, 190), in_jpeg),
     "10 bits in 16": (in_16_bits(4),),
     "light ink on transparency": (lambda image: in_alpha(image, 230),),
     "unused alpha": (lambda image: Image.merge("LA", (image, Image.new("L", image.size, 0))),),

@@ -115,15 +115,18 @@ def first_run(flags: np.ndarray) -> int:
 
 
 def has_light_ink(pixels: np.ndarray) -> bool:
-    """Whether the writing is lighter than the paper: a vote of parts, each about as wide as the line is high.
+    """Whether the writing is lighter than the paper: a vote of parts of the line, each about as wide as it is high.
 
-    And a quarter as high: bands of a tint or a shadow along the line then fill whole parts, and have no say.
+    Of whole parts, and of the second and third quarter of their height: a tint or a shadow along the line fills most of
+    these, a frame none.
     """
+    parts, quarter = max(1, round(pixels.shape[1] / pixels.shape[0])), pixels.shape[0] // 4
+    middle = [pixels[quarter : 2 * quarter], pixels[2 * quarter : 3 * quarter]] if quarter else []
     vote = 0.0
-    for band in np.array_split(pixels, min(4, pixels.shape[0]), axis=0):
-        for part in np.array_split(band, max(1, round(pixels.shape[1] / pixels.shape[0])), axis=1):
-            low, middle, high = np.percentile(part, (1, 50, 99))
-            vote += (high - middle) - (middle - low)
+    for band, weight in zip([pixels, *middle], (0.5, 1, 1), strict=False):
+        for part in np.array_split(band, parts, axis=1):
+            low, paper, high = np.percentile(part, (1, 50, 99))
+            vote += weight * ((high - paper) - (paper - low))
     return vote > 0
 
 
