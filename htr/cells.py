@@ -76,9 +76,10 @@ def read_cells(path: str | os.PathLike, starts_like: Iterable[str] = ()) -> Cell
             if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
                 raise HTRError(f"{path} is no table of text but {what}")
         text, encoding = _decoded(path, data)
-        cells = _of_json(path, text) if re.match(r"\s*[\[{]", text) else None
+        names = tuple(starts_like)
+        cells = _of_json(path, text, names) if re.match(r"\s*[\[{]", text) else None
         if cells is None:
-            cells = _rows_of_text(path, text, encoding, tuple(starts_like))
+            cells = _rows_of_text(path, text, encoding, names)
     return _trimmed(path, cells)
 
 
@@ -261,10 +262,10 @@ def _of_parquet(path: Path, data: bytes) -> Cells:
 # -------------------------------------------------------------------------------------------------- JSON
 
 
-def _of_json(path: Path, text: str) -> Cells | None:
+def _of_json(path: Path, text: str, columns: Sequence[str]) -> Cells | None:
     """A list of objects, a line of JSON for each, one object of names and texts, or what Label Studio exports.
 
-    None where it is a table of text that only begins like JSON.
+    None where it is a table of text that only begins like JSON. columns: names that columns may have.
     """
     try:
         value = json.loads(text)
@@ -275,10 +276,10 @@ def _of_json(path: Path, text: str) -> Cells | None:
             if not path.name.endswith((".json", ".jsonl")):
                 return None
             raise HTRError(f"{path} is damaged, or no JSON: {error}") from error
-    if isinstance(value, dict) and value and all(isinstance(each, str) for each in value.values()):
-        if all(map(has_suffix, value)):
-            rows = [["FILENAME", "IDENTITY"], *([name, each] for name, each in value.items())]
-            return Cells(rows, list(range(len(rows))), keyed=True)
+    if isinstance(value, dict) and value and all(map(has_suffix, value)):
+        rows = [["FILENAME", "IDENTITY"], *([name, _as_text(path, name, each, False)] for name, each in value.items())]
+        return Cells(rows, list(range(len(rows))), keyed=True)
+    if isinstance(value, dict) and any(plain_name(name) in columns for name in value):
         value = [value]  # a single line
     if not isinstance(value, list) or not value or not all(isinstance(each, dict) for each in value):
         raise HTRError(
