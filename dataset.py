@@ -330,8 +330,7 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     """Random batches of similar width: every index once, in an order that depends on (seed, epoch) alone.
 
     The shuffled indices are sorted by width within pools of 20 batches, so that there is little padding, and the
-    batches are shuffled again. Those wider than WIDE are halved until they hold no more than a whole one of that width:
-    memory is then bounded by it.
+    batches are shuffled again.
     """
     import torch
 
@@ -341,9 +340,17 @@ def batches_by_width(widths: Sequence[int], batch_size: int, seed: int, epoch: i
     batches = []
     for start in range(0, len(order), pool):
         by_width = sorted(order[start : start + pool], key=lambda i: widths[i])
-        for i in range(0, len(by_width), batch_size):
-            batches += halved(by_width[i : i + batch_size], widths, WIDE * batch_size)
+        batches += batches_in_order(by_width, widths, batch_size)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def batches_in_order(order: Sequence[int], widths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in their order, in batches of at most so many.
+
+    Those wider than WIDE are halved until they hold no more than a whole one of that width, which bounds memory.
+    """
+    whole = (list(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+    return [part for batch in whole for part in halved(batch, widths, WIDE * batch_size)]
 
 
 def halved(batch: list[int], widths: Sequence[int], most: int) -> list[list[int]]:

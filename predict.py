@@ -173,6 +173,7 @@ def export(args: argparse.Namespace, config: Config) -> int:
     export_onnx(weights_to_use(config.MINI_MODEL_PATH, default), args.export)
     size = Path(args.export).stat().st_size / 1e6
     print(f"written to {args.export}, {size:.1f} MB: read with it without PyTorch, --model-path {args.export}")
+    print(f"its alphabet and settings, for other programs, are in {Path(args.export).with_suffix('.json')}, too")
     return 0
 
 

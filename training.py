@@ -23,6 +23,7 @@ from dataset import (
     IN_MEMORY,
     Lines,
     batches_by_width,
+    batches_in_order,
     load_lines,
     padded_width,
     to_ink,
@@ -434,7 +435,7 @@ def validate(
     """
     model.eval()
     order = sorted(range(len(lines)), key=lines.images.widths.__getitem__)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = batches_in_order(order, lines.images.widths, batch_size)
     columns = 2 + len(dataclasses.fields(Score))
     sums = torch.zeros(len(batches), columns, dtype=torch.float64)  # a row a batch: any number of processes sums alike
     for n in range(parallel.rank(), len(batches), parallel.world()):

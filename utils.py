@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
-from dataset import collate
+from dataset import batches_in_order, collate
 from htr import onnx, parallel
 from htr.direction import USUAL
 from htr.files import only_writer, whole_file
@@ -385,8 +385,7 @@ class TorchNetwork:
 
     def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
         """Of similar width."""
-        order = sorted(range(len(widths)), key=widths.__getitem__, reverse=True)
-        return [order[start : start + most] for start in range(0, len(order), most)]
+        return batches_in_order(sorted(range(len(widths)), key=widths.__getitem__, reverse=True), widths, most)
 
     @contextlib.contextmanager
     def threads(self) -> Iterator[ThreadPoolExecutor]:
@@ -455,7 +454,8 @@ def settings_of(facts: dict[str, Any], path: str | Path) -> tuple[Config, Alphab
 def export_onnx(model_path: str | Path, target: str | Path) -> None:
     """Write a checkpoint's network as an ONNX file with all that reading needs, once it is seen to read the same.
 
-    Raises HTRError where the checkpoint cannot be used, ONNX Runtime is not installed, or the file cannot be written.
+    Beside it, NAME.json holds the alphabet and the settings, for programs that cannot see an ONNX file's metadata.
+    Raises HTRError where the checkpoint cannot be used, ONNX Runtime is not installed, or a file cannot be written.
     """
     import torch
 
@@ -465,6 +465,9 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
         raise HTRError(f"{target} does not end in .onnx, as a file to read with ONNX Runtime does")
     if is_shipped(target):
         raise HTRError(f"{target} holds the shipped weights, which stay as they are: choose another path")
+    described = Path(target).with_suffix(".json")
+    if described.exists() and FORMAT not in described.read_text(encoding="utf-8", errors="replace")[:200]:
+        raise HTRError(f"{described} is there and holds something else: choose another name for the ONNX file")
     checkpoint = load_checkpoint(model_path)
     model, config, alphabet = restore_model(checkpoint, model_path)
     facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
@@ -482,3 +485,6 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
             raise HTRError(f"{model_path} reads something else as an ONNX file, which is not written: report this")
     with whole_file(target, "wb") as file:
         file.write(data)
+    with whole_file(described, encoding="utf-8") as file:
+        about = {name: facts[name] for name in ("format", "version", "alphabet", "ways", "config")}
+        file.write(json.dumps(about, ensure_ascii=False, indent=1) + "\n")

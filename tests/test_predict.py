@@ -959,11 +959,26 @@ def test_from_python_an_onnx_file_is_a_model_path_like_another(without_torch, tm
 
 
 def test_an_export_reads_nothing(folder, script):
-    for flags in (("test_v2",), ("--labels", "labels.csv"), ("--lexicon", "names.csv"), ("--output-dir", "out")):
-        done = script(folder, "predict.py", "--export", "small.onnx", *flags, check=False)
-        assert done.returncode == 2 and "--export reads no images" in done.stderr
+    for flags in (
+        ("PATH", "test_v2"), ("--labels", "a.csv"), ("--lexicon", "a.csv"), ("--output-dir", "out"), ("--html",),
+        ("--spelling",), ("--resume",), ("--spreadsheet",), ("--device", "cpu"), ("--batch-size", 4), ("--workers", 1),
+        ("--data-dir", "."), ("--text-column", "text"),
+    ):  # fmt: skip
+        typed = flags[1:] if flags[0] == "PATH" else flags
+        done = script(folder, "predict.py", "--export", "small.onnx", *typed, check=False)
+        assert done.returncode == 2
+        assert f"--export reads no images and means nothing with {flags[0]}: leave one of them out" in done.stderr
     assert not (folder / "small.onnx").exists()
-    assert "written to small.onnx" in script(folder, "predict.py", "--export", "small.onnx").stdout
+    (folder / "small.json").write_text('{"a.png": "somebody\'s labels"}', encoding="utf-8")
+    done = script(folder, "predict.py", "--export", "small.onnx", check=False)
+    assert done.returncode == 1 and "small.json is there and holds something else" in done.stderr
+    (folder / "small.json").unlink()
+    for _ in range(2):
+        assert "written to small.onnx" in script(folder, "predict.py", "--export", "small.onnx").stdout
+    about = json.loads((folder / "small.json").read_text(encoding="utf-8"))
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
+    assert about["alphabet"] == checkpoint["alphabet"]
+    assert about["config"]["IMG_HEIGHT"] == checkpoint["config"]["IMG_HEIGHT"]
     done = script(folder, "predict.py", "test_v2", "--model-path", "small.onnx")
     assert "read 10 of 10 images with small.onnx" in done.stdout
 

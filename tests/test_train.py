@@ -16,6 +16,7 @@ from conftest import ROOT, SMALL, same
 from drive import without_locks
 
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
+from htr.synthetic import draw_dataset
 from utils import load_checkpoint, save_checkpoint
 
 
@@ -135,7 +136,7 @@ def test_continue_stops_at_characters_it_does_not_know(tmp_path, script, trained
     assert "'A'" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_goes_on_as_if_it_never_was(tmp_path, script, data_dir, four_epochs, signum):
     flags = ["--data-dir", str(data_dir), "--epochs", "1000", *SMALL]
     process = started(tmp_path, "train.py", *flags)
@@ -261,8 +262,6 @@ def test_an_odd_environment_is_no_hindrance(tmp_path, script, data_dir):
 
 def test_demo_keeps_to_its_folder(tmp_path, script):
     """The data is drawn small here beforehand; the rest is as a user runs it."""
-    from htr.synthetic import draw_dataset
-
     draw_dataset(tmp_path / "demo", sizes={"train": 20, "validation": 5, "test": 5})
     small = [*SMALL, "--num-samples", 20, "--validation-samples", 5]
     script(tmp_path, "train.py", "--demo", "--epochs", 1, *small)
@@ -508,3 +507,50 @@ def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trai
     missing = script(tmp_path, "train.py", "--pretrained", "nowhere.pth", "--data-dir", data_dir, check=False)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     assert "there is no checkpoint nowhere.pth" in missing.stderr
+
+
+def test_the_weights_that_a_run_starts_from_are_kept_until_it_has_better_ones(tmp_path, script, trained, data_dir):
+    """With a rate that ruins them, the best weights are those of the start, judged on these lines."""
+    flags = ("--data-dir", data_dir, "--epochs", 2, *SMALL[:6], "--device", "cpu", "--model-path", "new.pth")
+    start = trained / "htr_crnn_mini.pth"
+    done = script(tmp_path, "train.py", "--pretrained", start, *flags, "--learning-rate", 1, "--weight-decay", 0)
+    assert "no epoch was better than the weights that the run started from" in done.stdout
+    assert "best so far" not in done.stdout
+    first = float(re.search(r"validation loss ([\d.]+), CER .* before the first epoch", done.stdout)[1])
+    assert f"best validation loss {first:.3f}, kept in new.pth" in done.stdout
+    weights = [torch.load(path, weights_only=True)["model"] for path in (start, tmp_path / "new.pth")]
+    assert same(*weights)
+
+
+@pytest.mark.parametrize("start", ["htr_crnn_mini.pth", "htr_crnn_mini.last.pth"])
+def test_a_run_never_replaces_the_file_that_it_starts_from(tmp_path, script, trained, data_dir, start):
+    copy_run(trained, tmp_path)
+    before = checkpoints(tmp_path)
+    for path in ("htr_crnn_mini.pth", tmp_path / "htr_crnn_mini.pth"):
+        flags = ("--data-dir", data_dir, "--model-path", path, "--pretrained", tmp_path / start, *SMALL[:6])
+        done = script(tmp_path, "train.py", *flags, check=False)
+        assert done.returncode == 1
+        assert "is the file that the run would start from and replace: choose another --model-path" in done.stderr
+    assert same(before, checkpoints(tmp_path))
+
+
+def test_other_data_does_not_replace_better_weights(tmp_path, script, trained, data_dir):
+    """The best weights are judged anew on the other data, and stay until an epoch is better there."""
+    copy_run(trained, tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)
+    for path in (other / "validation_v2" / "validation").iterdir():
+        path.write_bytes(path.read_bytes() + b"\0")
+    best = checkpoints(tmp_path)[0]
+    done = script(tmp_path, "continue_train.py", "--data-dir", other, "--epochs", 1, "--learning-rate", 1, check=False)
+    assert "kept are those in htr_crnn_mini.pth until an epoch is better than their" in done.stdout, done.stderr
+    assert same(best["model"], checkpoints(tmp_path)[0]["model"])
+
+
+def test_training_goes_on_when_nobody_reads_its_log(tmp_path, data_dir):
+    flags = ["--data-dir", str(data_dir), "--epochs", "2", *SMALL]
+    process = started(tmp_path, "train.py", *flags)
+    process.stdout.readline()
+    process.stdout.close()  # as `| head -1` does
+    assert process.wait(120) == 0
+    assert checkpoints(tmp_path)[1]["epoch"] == 2

@@ -70,7 +70,9 @@ class Page:
         return self.field(n).input_value().strip()
 
     def state(self, n: int) -> str:
-        return self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content().split(" \u00b7")[0]
+        return (
+            self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content().split(" \u00b7")[0]
+        )
 
     def save(self, tab=None) -> list[list[str]]:
         tab = tab or self.tab
