@@ -71,7 +71,7 @@ class Page:
 
     def state(self, n: int) -> str:
         return (
-            self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content().split(" \u00b7")[0]
+            self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content()
         )
 
     def save(self, tab=None) -> list[list[str]]:
