@@ -10,6 +10,7 @@ as a user does, on drawn names in a temporary folder.
 import argparse
 import csv
 import errno
+import json
 import os
 import random
 import re
@@ -379,6 +380,8 @@ def tables(folder: Path) -> Iterator[Row]:
             "UTF-16 without a mark": whole.encode("utf-16-le"),
             "Excel's sep=": "sep=,\n" + whole,
             "no header": "\n".join(rows[1:]),
+            "a spreadsheet's empty cells": whole.replace("\n", ",,\n") + ",,,\n" * 3,
+            "JSON": json.dumps([dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]),
             "other columns": whole.replace("FILENAME,IDENTITY", "Image Path,Ground-Truth"),
         }
         | {
@@ -393,6 +396,10 @@ def tables(folder: Path) -> Iterator[Row]:
         "UTF-16 cut short": whole.encode("utf-16")[:-1],
         "open quote": (whole + f'{last},"A\n').encode(),
         "quote over rows": (rows[0] + f'\n{last},"A\n' + "\n".join(rows[1:]) + '\nz.jpg,"B\n').encode(),
+        "several texts": "\n".join([f"{rows[0]},TEXT", *(f"{row},x" for row in rows[1:])]).encode(),
+        "no header, commas in texts": "\n".join(f"{row}, x" for row in rows[1:]).encode(),
+        "other JSON": b'{"images": []}',
+        "an old workbook": b"\xd0\xcf\x11\xe0" * 99,
         "no IDENTITY": whole.replace("IDENTITY", "NAME").encode(),
         "unknown columns": whole.replace("FILENAME,IDENTITY", "SCAN,READING").encode(),
         "names of no picture": re.sub("TRAIN_", "OTHER_", whole).encode(),

@@ -204,9 +204,10 @@ def score(truth: Rows, texts: dict[str, str]) -> Score:
 
 def rows_of(data_dir: Path, split: str, most: int | None = None) -> Rows:
     """The first usable images of a split of the dataset, with their labels."""
-    table, folder = read_labels(find_labels(data_dir, split)), find_images(data_dir, split)
-    rows = [(folder / name, clean_label(label, True)) for name, label in
-            zip(table["FILENAME"], table["IDENTITY"], strict=True)]  # fmt: skip
+    folder = find_images(data_dir, split)
+    rows = [
+        (folder / name, clean_label(label, True)) for name, label in read_labels(find_labels(data_dir, split)).labels()
+    ]
     return [(path, text) for path, text in rows if text not in ("", "EMPTY", "UNREADABLE")][:most]
 
 

@@ -81,16 +81,17 @@ def make_data(data_dir: Path, names: Path, words: Path, out: Path) -> None:
     """The dataset that the shipped weights are trained on, in the Kaggle layout."""
     tables = {}
     for split in ("train", "validation"):
-        tables[split] = read_labels(find_labels(data_dir, split))
+        tables[split] = read_labels(find_labels(data_dir, split)).labels()
         shutil.copytree(find_images(data_dir, split), out / f"{split}_v2" / split)
     folder = out / "train_v2" / "train"
     folder.chmod(0o755)  # of a read-only dataset
-    known = {*"".join(clean_label(text, uppercase=True) for text in tables["train"].IDENTITY)}
+    known = {*"".join(clean_label(text, uppercase=True) for _, text in tables["train"])}
     rows = draw_names(names, folder) + copy_words(words, folder, known)
-    tables["train"] = pd.concat([tables["train"], pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"])])
+    tables["train"] += rows
     (out / "CSV").mkdir()
     for split, table in tables.items():
-        table.to_csv(out / "CSV" / f"written_name_{split}.csv", index=False)
+        path = out / "CSV" / f"written_name_{split}.csv"
+        pd.DataFrame(table, columns=["FILENAME", "IDENTITY"]).to_csv(path, index=False)
 
 
 def run(script: str, *args: str | Path | float) -> None:

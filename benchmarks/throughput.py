@@ -3,6 +3,7 @@
 Images are read with the shipped weights, by PyTorch and by ONNX Runtime in turn.
 
     python benchmarks/throughput.py --data-dir DIR --sizes 10000 331000
+    python benchmarks/throughput.py --data-dir DIR --text-lines 1500    # of names side by side, up to 2,000 pixels wide
 
 A set larger than the dataset is made of hard links to its images, in `--scratch-dir`. Each row is measured in processes
 of its own; speeds are medians of alternating rounds. The figures of benchmarks/README.md come from here.
@@ -10,8 +11,11 @@ of its own; speeds are medians of alternating rounds. The figures of benchmarks/
 
 import argparse
 import csv
+import itertools
 import json
 import os
+import random
+import re
 import resource
 import shutil
 import statistics
@@ -21,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -31,6 +36,7 @@ from dataset import Lines, batches_by_width, find_images, find_labels  # noqa: E
 from htr.labels import read_labels  # noqa: E402
 from utils import choose_device  # noqa: E402
 
+IGNORED = Config.IGNORED_LABELS
 ROUNDS, BATCHES = 5, 20  # each round trains on that many batches, with and without all but the network
 MOST_REPEATED = 10_000  # images that are read several times
 # A small process in between, as a new process counts the memory of the one that it was forked from.
@@ -47,8 +53,7 @@ def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
     source, originals = find_images(data_dir, "train"), folder / "originals"
     for made in (images, originals, folder / "CSV"):
         made.mkdir(parents=True, exist_ok=True)
-    table = read_labels(find_labels(data_dir, "train"))
-    rows = list(zip(table["FILENAME"], table["IDENTITY"], strict=True))
+    rows = read_labels(find_labels(data_dir, "train")).labels()
     for name, _ in rows:
         shutil.copyfile(source / name, originals / name)
     shutil.copytree(find_images(data_dir, "validation"), folder / "validation_v2" / "validation", dirs_exist_ok=True)
@@ -62,6 +67,42 @@ def repeat_dataset(data_dir: Path, size: int, folder: Path) -> Path:
             writer.writerow([f"{n:07}.jpg", label])
     (folder / "CSV" / "unfinished").rename(folder / "CSV" / "written_name_train.csv")
     return folder
+
+
+def join_names(data_dir: Path, count: int, folder: Path) -> Path:
+    """Text lines in a folder with labels.csv: the first names side by side, 1 to 14 of them, up to 2,000 pixels."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source, rng, lines = find_images(data_dir, "train"), random.Random(0), []
+    rows = (row for row in read_labels(find_labels(data_dir, "train")).labels() if row[1] not in ("", *IGNORED))
+    for n in range(count):
+        images, texts, width = [], [], 0
+        for name, text in itertools.islice(rows, rng.randint(1, 14)):
+            image = Image.open(source / name).convert("L")
+            image = image.resize((max(1, image.width * 64 // image.height), 64))
+            if width + image.width > 2000:
+                break
+            images, texts, width = [*images, image], [*texts, text], width + image.width
+        line = Image.new("L", (max(width, 64), 64), 255)
+        for place, image in zip(itertools.accumulate((i.width for i in images), initial=0), images, strict=False):
+            line.paste(image, (place, 0))
+        line.save(folder / f"{n:05}.png")
+        lines.append((f"{n:05}.png", " ".join(texts)))
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("FILENAME", "IDENTITY"), *lines])
+    return folder
+
+
+def measure_lines(data_dir: Path, count: int, scratch: Path) -> dict[str, float]:
+    """Two epochs of train.py on text lines: its peak, and the speed of the second epoch."""
+    folder = join_names(data_dir, count, scratch / "text-lines")
+    flags = ("--data-dir", folder, "--num-samples", 0, "--epochs", 2, "--model-path", scratch / "text_lines.pth")
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
+    code = LAUNCH.replace("DEVNULL", "PIPE").replace("subprocess.run(", "done = subprocess.run(", 1)
+    code += "\nprint(done.stdout.decode())"
+    done = subprocess.run([sys.executable, "-c", code, *command], check=True, stdout=subprocess.PIPE, text=True)
+    speed = re.search(r"epoch 2/2: train loss .* (\d+) images/s", done.stdout)[1]
+    return {"text lines": count, "images/s of training": int(speed), "peak MiB": int(done.stdout.split()[0]) / 1024}
 
 
 def multiply_adds(model: torch.nn.Module, width: int, height: int) -> int:
@@ -166,6 +207,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[5000], help="training images (default: 5000)")
     parser.add_argument("--scratch-dir", type=Path, default=Path("benchmark-runs"), help="(default: benchmark-runs)")
     parser.add_argument("--reading-only", action="store_true", help="do not train")
+    parser.add_argument("--text-lines", type=int, help="train on so many of these instead")
     parser.add_argument("--measure", choices=("start", "training"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.scratch_dir.mkdir(parents=True, exist_ok=True)
@@ -174,7 +216,11 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure_training(data_dir, args.sizes[0], 0 if args.measure == "start" else ROUNDS)))
         return
-    available = len(read_labels(find_labels(data_dir, "train")))
+    if args.text_lines:
+        for name, value in measure_lines(data_dir, args.text_lines, scratch).items():
+            print(f"| {name} | {value:.4g} |")
+        return
+    available = len(read_labels(find_labels(data_dir, "train")).rows)
     rows = []
     for size in args.sizes:
         folder = data_dir if size <= available else repeat_dataset(data_dir, size, scratch / f"repeated-{size}")

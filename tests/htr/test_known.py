@@ -70,9 +70,7 @@ class Page:
         return self.field(n).input_value().strip()
 
     def state(self, n: int) -> str:
-        return (
-            self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content()
-        )
+        return self.tab.locator("#cards li", has_text=self.names[n]).locator(".state").text_content()
 
     def save(self, tab=None) -> list[list[str]]:
         tab = tab or self.tab
