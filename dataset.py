@@ -131,8 +131,6 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     from htr.packed import PackedImages
 
     source = find_source(config.DATA_DIR, split, columns_named(config))
-    for note in source.notes:
-        print(f"{Path(source.name).name}: {printable(note)}")
     folder = source.folder
     candidates, counts, labels = labelled_images(config, source, split)
     # In a random order, read one by one until enough are usable: a random sample of the usable rows without reading

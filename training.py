@@ -386,6 +386,9 @@ def load_data(config: Config, alphabet: Alphabet | None = None, grow: bool = Fal
         train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, in_memory)
         validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory)
         print(f"data: {printable(train_lines.origin(validation_lines, config.SEED))}")
+        sources = (lines.source for lines in (train_lines, validation_lines))
+        for note in dict.fromkeys(f"{Path(each.name).name}: {note}" for each in sources for note in each.notes):
+            print(printable(note))
         print(f"train: {train_lines.summary()}")
         print(f"validation: {validation_lines.summary()}")
     # Characters that only validation has may look like known ones, and count in the loss then.

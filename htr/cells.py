@@ -72,8 +72,9 @@ def read_cells(path: str | os.PathLike, starts_like: Iterable[str] = ()) -> Cell
     elif data.startswith(b"PAR1"):
         cells = _of_parquet(path, data)
     else:
+        head = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
         for start, what in FOREIGN.items():
-            if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
+            if head.startswith(start):
                 raise HTRError(f"{path} is no table of text but {what}")
         text, encoding = _decoded(path, data)
         names = tuple(starts_like)

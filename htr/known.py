@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from htr.labels import LabelRules, LabelTable
+from htr.labels import SETS, LabelRules, LabelTable
 from htr.names import Pictures, has_suffix, without_suffix
 from htr.scripts import HTRError
-from htr.sources import ANY, PAIRED, TABLES, Columns, Source, folder_table, paired_text, table_source
+from htr.sources import (
+    ANY,
+    BINARISED,
+    PAIRED,
+    TABLES,
+    Columns,
+    Source,
+    folder_table,
+    paired_text,
+    split_tables,
+    table_source,
+)
 
 SAVED = "labels.csv"  # what a page saves, unless there was a table
 REWRITTEN = (".csv", ".tsv", ".txt")  # tables that a page can save under their own name
@@ -76,16 +87,16 @@ def known_labels(
     sources, notes = [], []
     for folder in searched.values():
         try:
-            path, said = folder_table(folder)
-            source = table_source(path, folder, columns) if path else None
+            paths, said = split_tables(folder), []
+            if not paths:
+                path, said = folder_table(folder)
+                paths = [path] if path else []
+            sources += [table_source(path, folder, columns) for path in paths]
+            notes += said
         except HTRError as error:
             if any((folder / name).is_file() for name in TABLES):
                 raise
             notes.append(f"{error}; it is left as it is")
-            continue
-        if source:
-            sources.append(source)
-            notes += said
     known = _of_tables(sources, files, folders, rules)
     known.notes = notes + known.notes
     _add_pairs(known, files)
@@ -139,12 +150,17 @@ def _joined(sources: Sequence[Source], folder: Path) -> LabelTable:
         if name and place not in (source.table.picture, source.table.text)
     )
     others = [name for name in others if name not in ("FILENAME", "IDENTITY")]
+    stems = {source.name: Path(source.name).stem for source in sources}
+    sets = {name: SETS[stem] for name, stem in stems.items() if stem in ("train", "validation", "val")}
+    if sets:  # what the names of two tables say, a column does
+        others = [*(name for name in others if name != "split"), "split"]
     rows = []
     for source in sources:
         columns, below = source.table.columns, Path(os.path.relpath(source.base, folder))
         for (name, text), row in zip(source.table.labels(), source.table.rows, strict=True):
             joined = (below / name).as_posix() if (source.base / name).exists() else name
             cells = dict(zip(columns, row, strict=True)) if columns else {}
+            cells |= {"split": sets[source.name]} if source.name in sets else {}
             rows.append([joined, text, *(cells.get(column, "") for column in others)])
     return LabelTable(["FILENAME", "IDENTITY", *others], rows, 0, 1)
 
@@ -153,10 +169,12 @@ def _add_pairs(known: Known, files: Sequence[tuple[str, Path]]) -> None:
     """What texts beside pictures say (x.png and x.gt.txt), where no table says it later."""
     table = known.table
     for name, path in files:
-        beside = Path(without_suffix(os.fspath(path)) + PAIRED)
-        if not beside.is_file():
+        stem = without_suffix(os.fspath(path))
+        stems = (stem, *(stem.removesuffix(ending) for ending in BINARISED if stem.endswith(ending)))
+        beside = next((each for stem in stems if (each := Path(stem + PAIRED)).is_file()), None)
+        if beside is None:
             continue
-        text, changed = paired_text(beside).strip(), os.path.getmtime(beside)
+        text, changed = " ".join(paired_text(beside).split()), os.path.getmtime(beside)
         rows = known.rows_of.get(name)
         if rows is None:
             row = [""] * max(2, len(table.columns))

@@ -263,8 +263,8 @@ def _find_sets(table: LabelTable) -> None:
         values = [row[place] for row in table.rows]
         sets = [SETS.get(value.casefold(), value) for value in values]
         if set(sets) & {"train", "validation", "test"}:
-            table.sets = sets
-            counts = Counter(value or "without one" for value in values)
+            table.sets = [each or "train" for each in sets]
+            counts = Counter(value or "without one, which train" for value in values)
             table.notes.append(f"sets by column {name}: {', '.join(f'{n:,} {each}' for each, n in counts.items())}")
             return
         if any(values):

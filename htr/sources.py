@@ -25,7 +25,7 @@ TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl", "data.csv", "gt.txt") 
 # A further download, by any browser: "labels (1).csv", "labels(1).csv"; of labels also "labels-1.csv", "labels 2.csv".
 DOWNLOAD = re.compile(r"(?:(.+?) ?\(\d+\)|(labels)[ -]\d+)(\.\w+)")
 ANY = Columns()
-SET_REASONS = {"": "without a set", "train": "for training", "validation": "for validation", "test": "for testing"}
+SET_REASONS = {"train": "for training", "validation": "for validation", "test": "for testing"}
 PAIRED = ".gt.txt"
 BINARISED = (".bin", ".nrm")  # what OCRopus adds to a picture's name
 
@@ -89,9 +89,8 @@ def find_source(data_dir: str | os.PathLike, split: str, columns: Columns = ANY)
         table = first_existing(kaggle, f"label file of the {split} set")
         images = first_existing(kaggle_folders(folder, split), f"image folder of the {split} set")
         return table_source(table, images, columns, split)
-    train, validation = _named(folder, ("train",)), _named(folder, ("validation", "val"))
-    if train and validation:
-        return table_source(_only_one(folder, train if split == "train" else validation), folder, columns, split)
+    if tables := split_tables(folder):
+        return table_source(tables[split != "train"], folder, columns, split)
     source = _folders_source(folder, split, columns) or whole_source(folder, columns, split)
     if source is None:
         looked_for = [*(path.relative_to(folder).as_posix() for path in kaggle), "train.csv with validation.csv"]
@@ -100,6 +99,21 @@ def find_source(data_dir: str | os.PathLike, split: str, columns: Columns = ANY)
             f" single table, and pairs x.png + x{PAIRED}; {WAY_OUT}"
         )
     return source
+
+
+def split_tables(folder: Path) -> list[Path]:
+    """The tables of the training and the validation set, where a folder has both.
+
+    Raises HTRError where several could be meant.
+    """
+    train, validation = _named(folder, ("train",)), _named(folder, ("validation", "val"))
+    if not (train and validation):
+        return []
+    if saved := [
+        path for path in _files(folder) if path.name == TABLES[0] or _download_of(path, ()) == folder / TABLES[0]
+    ]:
+        _only_one(folder, [*train, *validation, *saved])  # a page's labels are never passed over
+    return [_only_one(folder, train), _only_one(folder, validation)]
 
 
 def _folders_source(folder: Path, split: str, columns: Columns) -> Source | None:

@@ -14,6 +14,7 @@ from conftest import drawing
 from htr.known import known_labels
 from htr.labels import LabelRules
 from htr.report import LeastSure, write_report
+from htr.sources import find_source
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RULES = LabelRules(False, ("EMPTY", "UNREADABLE"))
@@ -291,6 +292,19 @@ def test_a_newer_text_beside_a_picture_counts(page):
     known = page.write().known
     assert known.table.rows == [["000.png", "x"], ["001.png", "b"], ["002.png", "z"]]
     assert len(known.notes) == 1 and "000.gt.txt is newer than the table" in known.notes[0]
+
+
+def test_tables_of_two_sets_stay_two_sets(page):
+    for name, n in (("train", 0), ("val", 1)):
+        (page.scans / f"{name}.csv").write_text(f"image,text\n00{n}.png,{name}\n", encoding="utf-8")
+        os.utime(page.scans / f"{name}.csv", (LONG_AGO + n, LONG_AGO + n))
+    page.write().open().field(2).fill("C")
+    rows = [["000.png", "train", "train"], ["001.png", "val", "validation"], ["002.png", "C", ""]]
+    assert page.save() == [[*HEAD, "split"], *rows]
+    for name in ("train", "val"):
+        (page.scans / f"{name}.csv").unlink()  # as the page says
+    page.put()
+    assert [len(find_source(page.scans, split).rows) for split in ("train", "validation")] == [2, 1]
 
 
 def test_tables_of_several_folders_are_joined(tmp_path):

@@ -133,6 +133,10 @@ BAD = {
         lambda folder: [flat(name, rows())(folder) for name in ("labels.csv", "gt.txt")],
         r"several tables that could be meant, labels.csv and gt\.txt",
     ),
+    "sets and labels.csv": (
+        lambda folder: [splits("train.csv", "val.csv")(folder), write(folder / "labels.csv", rows())],
+        r"several tables that could be meant, train.csv, val.csv and labels.csv",
+    ),
     "a table and pairs": (
         lambda folder: [pairs()(folder), write(folder / "labels.csv", rows(names=FIRST))],
         "has a table, labels.csv, and 24 texts beside pictures, such as 20.gt.txt, which it does not label",
