@@ -319,10 +319,7 @@ def test_sets_of_a_column_are_honoured(tmp_path, script):
     rows = [f"w_{n:02}.png,Name {n},{each}\n" for n, each in enumerate(sets)]
     (tmp_path / "data" / "labels.csv").write_text("image,text,split\n" + "".join(rows), encoding="utf-8")
     done = script(tmp_path, "train.py", "--data-dir", "data", "--dry-run", *SMALL)
-    assert (
-        "train: 24 rows = 15 used + 4 for validation + 3 for testing + 2 of set holdout"
-        in done.stdout
-    )
+    assert "train: 24 rows = 15 used + 4 for validation + 3 for testing + 2 of set holdout" in done.stdout
     assert "validation: 24 rows = 4 used + 15 for training + 3 for testing" in done.stdout
     assert "sets by column split: 14 train, 4 Valid, 3 test, 2 holdout, 1 without one, which train" in done.stdout
     (tmp_path / "data" / "labels.csv").write_text(

@@ -3,9 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from conftest import ROOT, drawing
-from PIL import Image, ImageChops, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from htr.images import cut_margins
+from htr.images import cut_margins, to_grey
 from htr.levels import (
     dilate,
     erode,
@@ -252,3 +252,55 @@ def test_pictures_of_any_shape(size, grey):
     tracemalloc.stop()
     assert found.mode == "L" and found.width >= 1 and found.height >= 1
     assert peak < 200_000_000
+
+
+def on_grey(ink: float = 20, paper: float = 215) -> np.ndarray:
+    """The reference in grey, as floats."""
+    return ink + np.asarray(drawing(), dtype=np.float32) * (paper - ink) / 255
+
+
+def coloured(light: np.ndarray) -> Image.Image:
+    """The reference on paper of colours (H, W, 3), in shares of grey paper's light."""
+    return Image.fromarray(np.rint(on_grey()[:, :, None] * light).astype(np.uint8))
+
+
+TINTS = {"yellow": (1, 1, 0), "orange": (1, 0.65, 0.1), "pink": (1, 0.4, 0.7), "green": (0.3, 0.9, 0.3)}
+
+
+@pytest.mark.parametrize("where", ["left half", "stripe", "soft edge"])
+@pytest.mark.parametrize("tint", TINTS)
+def test_a_tint_is_no_ink(tint, where):
+    height, width = drawing().size[::-1]
+    share = np.zeros((height, width, 1))
+    if where == "left half":
+        share[:, : width // 2] = 1
+    elif where == "stripe":
+        share[height // 4 : 3 * height // 4] = 1
+    else:
+        share[:] = np.clip(np.linspace(2, -1, width), 0, 1)[None, :, None]
+    tinted = to_grey(coloured(1 - share + share * np.array(TINTS[tint])))
+    plain = to_grey(coloured(np.ones((height, width, 3))))
+    tinted, plain = (cut_margins(normalise_levels(grey)) for grey in (tinted, plain))
+    assert max(abs(a - b) for a, b in zip(tinted.size, plain.size, strict=True)) <= 2
+    assert np.asarray(ImageChops.difference(tinted.resize(plain.size), plain)).mean() < 8
+
+
+@pytest.mark.parametrize("what", ["the other side", "a fold", "dots", "a broad shade"])
+def test_what_is_fainter_than_the_writing_goes(what):
+    pixels = on_grey()
+    plain = np.asarray(normalise_levels(Image.fromarray(pixels.astype(np.uint8))))
+    height, width = pixels.shape
+    y, x = np.mgrid[:height, :width]
+    if what == "the other side":
+        other = np.asarray(drawing().transpose(Image.Transpose.FLIP_LEFT_RIGHT), float) / 255
+        pixels = pixels * (1 - 0.18 * (1 - other))
+    elif what == "a fold":
+        pixels[:, 15] *= 0.5
+    elif what == "dots":
+        pixels[(y % 12 < 2) & (x % 12 < 2)] *= 0.7
+    else:
+        pixels = pixels * (1 - 0.25 * np.exp(-((y - 20) ** 2 + (x - 105) ** 2) / 60))
+    found = np.asarray(normalise_levels(Image.fromarray(pixels.astype(np.uint8))))
+    away = np.asarray(drawing().filter(ImageFilter.MinFilter(7))) == 255  # from the writing
+    assert (found[away] < 200).mean() < 0.02
+    assert np.abs(found[~away].astype(float) - plain[~away]).mean() < 25

@@ -26,12 +26,22 @@ def csv(tmp_path, text):
         "name,count\n léa ,1\nLEON,1\nLÉA,1\n",
         "FILENAME,IDENTITY\na.jpg,LÉA\nb.jpg,LEON\nc.jpg,Léa\nd.jpg,EMPTY\ne.jpg,\n",
         "surname\nLÉA\nLEON\nLÉA\n",
+        "LÉA\nLEON\nLÉA\n",  # a list needs no header
+        "LÉA,2\nLEON,1\n",
+        "\nLÉA\n\nLEON\nléa",
+        "word;count\nLÉA;2\nLEON;1\n",
+        "nom;count\nLÉA;2\nLEON;1\n",
+        '[{"name": "LÉA", "count": 2}, {"name": "LEON", "count": 1}]',
     ],
 )
 def test_names_from_any_table(tmp_path, text):
     lexicon = Lexicon.load(csv(tmp_path, text), RULES)
     assert lexicon.counts == {"LÉA": 2, "LEON": 1}
     assert lexicon.words == ["LÉA", "LEON"]
+
+
+def test_one_name_alone_is_a_lexicon(tmp_path):
+    assert Lexicon.load(csv(tmp_path, "LEA\n"), RULES).counts == {"LEA": 1}
 
 
 def test_null_is_a_name(tmp_path):
@@ -44,6 +54,9 @@ def test_null_is_a_name(tmp_path):
         ("NAME,COUNT\nLEA,many\n", "not a whole number"),
         ("NAME,COUNT\nLEA,0\n", "below 1"),
         ("NAME\nEMPTY\n", "holds no name"),
+        ("first_name,surname\nLEA,MEIER\n", "first_name and surname may hold the names: keep one such column"),
+        ("MEIER,Hans\nHAUS,Eva\n", "several columns, and its first line, MEIER, Hans, does not say which"),
+        ("nom,frequency\nLEA,3\n", "does not say which of them holds the names: call that one NAME"),
         ("", "cannot be read"),
     ],
 )

@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from htr.names import Pictures, has_suffix, parts_of
+from htr.names import Matches, Pictures, has_suffix, parts_of
 
 FILES = ["Été 1.png", "b.v2.PNG", "deep/Ça.jpg", "deep/c.jpg", "deep/er/c.jpg"]
 
@@ -109,3 +109,49 @@ def test_many_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert pictures(tmp_path, files).match(names).places == list(range(2000))
     moved = [f"/home/somebody/{name}" for name in files]
     assert pictures(tmp_path, files).match(moved).places == list(range(2000))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("/data/upload/1/3f2a9c01-a.png", "a.png"),
+        ("3f2a9c01-a.png", "a.png"),
+        ("/data/upload/3f2a9c01-L%C3%A9a%201.png", "Léa 1.png"),
+        ("/data/local-files/?d=page%201/b.png", "page 1/b.png"),
+        ("L%C3%A9a%201.png", "Léa 1.png"),
+    ],
+)
+def test_addresses_of_label_studio(tmp_path, name, file):
+    names = ["a.png", "Léa 1.png", "page 1/b.png"]
+    pictures = Pictures([(each, tmp_path / each) for each in names], ([tmp_path],))
+    assert pictures.match([name]).places == [names.index(file)]
+
+
+def test_two_uploads_of_one_name_are_not_mixed_up(tmp_path):
+    pictures = Pictures([("a.png", tmp_path / "a.png"), ("3f2a9c01-b.png", tmp_path / "3f2a9c01-b.png")], ([tmp_path],))
+    found = pictures.match(["3f2a9c01-a.png", "4f2a9c01-a.png", "3f2a9c01-b.png"])
+    assert found.places == [None, None, 1]
+    assert found.unknown == ["3f2a9c01-a.png", "4f2a9c01-a.png"]
+    assert pictures.match(["3f2a9c01-a.png", "a.png"]).places == [None, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("Müller\u20111.png", "U+2011 instead of U+002D"),
+        ("\u041cüller-1.png", "U+041C instead of U+004D"),
+        ("Müller-1\u200b.png", "U+200B instead of U+002E"),
+        ("Mu\u0308ller\u2013\uff11.png", "U+0075 instead of U+00FC"),
+    ],
+)
+def test_names_that_look_the_same_say_where_they_differ(name, codes):
+    lines = Matches([], unknown=["other.png", name]).lines(["labels.csv", "a.png", "Müller-1.png"])
+    assert lines == [
+        f"labels that name none of the 2 images: 2, such as {name!r}, which looks like the image 'Müller-1.png' but has"
+        f" {codes}"
+    ]
+
+
+def test_the_example_of_a_name_is_a_picture():
+    (line,) = Matches([], unknown=["x.png"]).lines(["a.csv", "b.png", "c.png"])
+    assert line == "labels that name none of the 2 images: 1, such as 'x.png'; the images are called 'b.png' and so on"
