@@ -168,7 +168,7 @@ def cut_canvas(pixels: np.ndarray, noise: float) -> np.ndarray:
     if not is_area(np.abs(inner - paper) <= tolerance):
         return pixels
     top, bottom, left, right = (
-        run * (abs(colour - paper) > 2 * tolerance) for run, colour in zip(runs, colours, strict=True)
+        run * is_other(colour, paper, tolerance) for run, colour in zip(runs, colours, strict=True)
     )
     if not (top or bottom):  # a narrow strip may be the stem of a letter
         left, right = (run * (run > 0.25 * height) for run in (left, right))
@@ -190,9 +190,14 @@ def paper_mask(pixels: np.ndarray, noise: float) -> np.ndarray:
     if canvas.mean() > 0.95:
         return everything
     paper = np.median(pixels[~canvas])
-    if abs(paper - colour) <= 2 * tolerance or not is_area(np.abs(pixels - paper) <= tolerance):
+    if not is_other(colour, paper, tolerance) or not is_area(np.abs(pixels - paper) <= tolerance):
         return everything
     return ~canvas
+
+
+def is_other(colour: float, paper: float, tolerance: float) -> bool:
+    """Whether what is around the paper is no paper: a lighter canvas must differ more, as paper around a tint does."""
+    return bool(abs(colour - paper) > (4 if colour > paper else 2) * tolerance)
 
 
 def is_area(mask: np.ndarray) -> bool:

@@ -402,8 +402,9 @@ def test_an_onnx_file_holds_what_reading_needs_and_nothing_of_the_machine(traine
         assert (alphabet.characters, alphabet.ways) == (characters.characters, characters.ways)
         for name in ("calibration", "lexicon", "spelling"):
             assert facts.get(name) == checkpoint.get(name)
-        assert str(trained).encode() not in (tmp_path / "small.onnx").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.onnx"]
+        for name in ("small.onnx", "small.json"):
+            assert str(trained).encode() not in (tmp_path / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.json", "small.onnx"]
 
 
 def test_an_onnx_file_that_reads_something_else_is_not_left(trained, tmp_path, monkeypatch):

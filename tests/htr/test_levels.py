@@ -256,7 +256,7 @@ def test_pictures_of_any_shape(size, grey):
 
 def on_grey(ink: float = 20, paper: float = 215) -> np.ndarray:
     """The reference in grey, as floats."""
-    return ink + np.asarray(drawing(), dtype=np.float32) * (paper - ink) / 255
+    return ink + np.asarray(drawing(levels=False), dtype=np.float32) * (paper - ink) / 255
 
 
 def coloured(light: np.ndarray) -> Image.Image:
