@@ -348,7 +348,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ())
-    known = known_of(job, found, reader.config) if job.html and parallel.rank() == 0 else None
+    known = known_of(job, found, reader.config) if job.html else None
     outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None, known)
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:

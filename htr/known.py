@@ -9,21 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from htr.labels import SETS, LabelRules, LabelTable
+from htr.labels import ANY, SETS, Columns, LabelRules, LabelTable
 from htr.names import Pictures, has_suffix, without_suffix
 from htr.scripts import HTRError
-from htr.sources import (
-    ANY,
-    BINARISED,
-    PAIRED,
-    TABLES,
-    Columns,
-    Source,
-    folder_table,
-    paired_text,
-    split_tables,
-    table_source,
-)
+from htr.sources import BINARISED, PAIRED, TABLES, Source, folder_table, paired_text, split_tables, table_source
 
 SAVED = "labels.csv"  # what a page saves, unless there was a table
 REWRITTEN = (".csv", ".tsv", ".txt")  # tables that a page can save under their own name

@@ -135,6 +135,9 @@ class Columns(NamedTuple):
     text: str = ""
 
 
+ANY = Columns()
+
+
 @dataclass
 class LabelTable:
     """What labels pictures, with all else that its file holds.
@@ -181,7 +184,7 @@ def has_header(rows: Sequence[Sequence[str]]) -> bool:
     return len(first) != 2 or any(map(has_suffix, [*first, *second[:1]]))
 
 
-def read_labels(path: str | os.PathLike, columns: Columns = Columns()) -> LabelTable:  # noqa: B008, it is a tuple
+def read_labels(path: str | os.PathLike, columns: Columns = ANY) -> LabelTable:
     """Read a label table, in any shape that `htr.cells.read_cells` reads.
 
     Its columns have one of the names in PICTURE_COLUMNS and TEXT_COLUMNS, or those that `columns` names, or it has no

@@ -12,10 +12,10 @@ from rapidfuzz.distance import Levenshtein
 
 from htr.confidence import auroc, coverage_curve, expected_calibration_error
 from htr.direction import to_visual
-from htr.labels import Columns, LabelRules
+from htr.labels import ANY, Columns, LabelRules
 from htr.names import Pictures
 from htr.scripts import HTRError
-from htr.sources import ANY, labels_of
+from htr.sources import labels_of
 
 LABEL_COLUMNS = ("TRUTH", "RIGHT", "EDITS")
 SURE = 0.9  # a reading of at least this confidence that differs from its label makes the label a suspect

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from htr.cells import TABLE_SUFFIXES
 from htr.files import list_files
-from htr.labels import Columns, LabelTable, read_labels
+from htr.labels import ANY, Columns, LabelTable, read_labels
 from htr.names import has_suffix, is_no_data, without_suffix
 from htr.scripts import HTRError, printable
 
@@ -24,7 +24,6 @@ WAY_OUT = (
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl", "data.csv", "gt.txt")  # that are looked for first
 # A further download, by any browser: "labels (1).csv", "labels(1).csv"; of labels also "labels-1.csv", "labels 2.csv".
 DOWNLOAD = re.compile(r"(?:(.+?) ?\(\d+\)|(labels)[ -]\d+)(\.\w+)")
-ANY = Columns()
 SET_REASONS = {"train": "for training", "validation": "for validation", "test": "for testing"}
 PAIRED = ".gt.txt"
 BINARISED = (".bin", ".nrm")  # what OCRopus adds to a picture's name
