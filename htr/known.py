@@ -36,11 +36,6 @@ class Known:
     changed: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def text_of(self, name: str) -> str:
-        """The label of a picture, "" where it has none."""
-        rows = self.rows_of.get(name)
-        return self.table.rows[rows[0]][self.table.text] if rows else ""
-
     def name_in_table(self, name: str, path: str | os.PathLike) -> str:
         """What a new row calls a picture: its path from the table's folder, if it lies below that."""
         try:

@@ -1,6 +1,7 @@
 """A small drawn dataset, a small network trained on it, and a way to run the scripts as a user does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,20 @@ def four_epochs(shared_folder, data_dir) -> Path:
     """A folder in which `train.py --epochs 4` ran; treat it as read-only."""
     flags = ("--data-dir", data_dir, "--epochs", 4, *SMALL)
     return shared_folder("four", lambda folder: run_script(folder, "train.py", *flags))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one, the test is skipped."""
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
 
 
 def same(a, b) -> bool:

@@ -4,7 +4,6 @@ import csv
 import io
 import os
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -16,21 +15,8 @@ from htr.labels import LabelRules
 from htr.report import LeastSure, write_report
 from htr.sources import find_source
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RULES = LabelRules(False, ("EMPTY", "UNREADABLE"))
 LONG_AGO = 1_000_000_000  # seconds since 1970
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
 
 
 class Page:
@@ -61,6 +47,7 @@ class Page:
         return self
 
     def open(self) -> "Page":
+        self.tab.wait_for_timeout(200)  # a browser hands its store to another process a moment later
         self.tab.goto((self.folder / "report.html").as_uri())
         return self
 

@@ -2,7 +2,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,6 @@ from right_to_left import draw
 from htr.labels import read_labels
 from htr.report import LeastSure, charts, segments, thumbnail, write_report
 from htr.scores import Comparison
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def row(name, text, confidence, error="", **more):
@@ -121,59 +118,48 @@ def test_the_page_holds_its_data_and_nothing_else(page):
     assert not re.search(r"https?://", text)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_the_page_in_a_browser(page):
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        tab = browser.new_page(viewport={"width": 390, "height": 800})  # a phone
-        errors, requests = [], []
-        tab.on("console", lambda message: errors.append(message.text))
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url.split(":")[0]))
-        tab.goto(page.as_uri())
+def test_the_page_in_a_browser(page, browser):
+    tab = browser.new_page(viewport={"width": 390, "height": 800})  # a phone
+    errors, requests = [], []
+    tab.on("console", lambda message: errors.append(message.text))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url.split(":")[0]))
+    tab.goto(page.as_uri())
 
-        def shown() -> list[str]:
-            cards = tab.locator("#cards li:visible").all()
-            return [card.locator("small").last.inner_text() for card in cards]
+    def shown() -> list[str]:
+        cards = tab.locator("#cards li:visible").all()
+        return [card.locator("small").last.inner_text() for card in cards]
 
-        assert shown() == ["bad.png", "two.png", EVIL, "four.png", "one.png"]
-        assert tab.title() != "run"
-        assert tab.locator("b").count() == 0
-        assert tab.locator("#cards li").nth(1).locator(".read mark").all_inner_texts() == ["N"]
-        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
+    assert shown() == ["bad.png", "two.png", EVIL, "four.png", "one.png"]
+    assert tab.title() != "run"
+    assert tab.locator("b").count() == 0
+    assert tab.locator("#cards li").nth(1).locator(".read mark").all_inner_texts() == ["N"]
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing to scroll sideways
 
-        tab.keyboard.press("/")
-        tab.keyboard.type("leo")
-        assert shown() == ["two.png"]
-        tab.keyboard.press("Escape")
-        assert len(shown()) == 5
-        tab.locator("#most").fill("0.7")
-        assert shown() == ["bad.png", "two.png", EVIL]
-        tab.locator("#only-wrong").check()
-        assert shown() == ["two.png", EVIL]
-        tab.keyboard.press("j")
-        tab.keyboard.press("j")
-        assert "MARC" in tab.locator(":focus").inner_text()
-        browser.close()
+    tab.keyboard.press("/")
+    tab.keyboard.type("leo")
+    assert shown() == ["two.png"]
+    tab.keyboard.press("Escape")
+    assert len(shown()) == 5
+    tab.locator("#most").fill("0.7")
+    assert shown() == ["bad.png", "two.png", EVIL]
+    tab.locator("#only-wrong").check()
+    assert shown() == ["two.png", EVIL]
+    tab.keyboard.press("j")
+    tab.keyboard.press("j")
+    assert "MARC" in tab.locator(":focus").inner_text()
+    tab.context.close()
     assert errors == []
     assert set(requests) <= {"file", "data"}
 
 
 @pytest.fixture
-def tab(page):
+def tab(page, browser):
     """The page in a browser that keeps its store, and a way to load it again."""
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        tab = browser.new_context(accept_downloads=True).new_page()
-        tab.goto(page.as_uri())
-        yield tab
-        browser.close()
+    tab = browser.new_context(accept_downloads=True).new_page()
+    tab.goto(page.as_uri())
+    yield tab
+    tab.context.close()
 
 
 def saved(tab, tmp_path, press) -> str:
@@ -231,28 +217,23 @@ def test_what_was_decided_survives_a_reload_and_leaving_warns(tab, tmp_path):
     assert progress(tab) == "0 confirmed, 1 corrected, 3 left"
 
 
-def test_the_loop_of_reading_correcting_and_training(tmp_path, script):
+def test_the_loop_of_reading_correcting_and_training(tmp_path, script, browser):
     """In small, with letters that the shipped weights do not know: a page, corrections, a new run, another page."""
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     words = ["école", "maçon", "forêt", "naïf", "où", "noël"]
     scans = tmp_path / "scans"
     scans.mkdir()
     for n, word in enumerate(words):
         draw(word).save(scans / f"{n}.png")
     script(tmp_path, "predict.py", "scans", "--html", "--device", "cpu")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_context(accept_downloads=True).new_page()
-        tab.goto((tmp_path / "output" / "report.html").as_uri())
-        for n in range(3):
-            card = tab.locator("#cards li", has_text=f"{n}.png")
-            card.locator("input.text").fill(words[n])
-            tab.keyboard.press("Enter")
-        assert progress(tab) == "0 confirmed, 3 corrected, 3 left"
-        saved(tab, scans, lambda: tab.locator("#save").click())
-        browser.close()
+    tab = browser.new_context(accept_downloads=True).new_page()
+    tab.goto((tmp_path / "output" / "report.html").as_uri())
+    for n in range(3):
+        card = tab.locator("#cards li", has_text=f"{n}.png")
+        card.locator("input.text").fill(words[n])
+        tab.keyboard.press("Enter")
+    assert progress(tab) == "0 confirmed, 3 corrected, 3 left"
+    saved(tab, scans, lambda: tab.locator("#save").click())
+    tab.context.close()
     done = script(
         tmp_path, "train.py", "--pretrained", "--data-dir", "scans", "--no-uppercase", "--epochs", 2, "--device", "cpu"
     )
