@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from config import CHANGEABLE, DEMO, MORE_EPOCHS, Config, add_flags, typed_settings
-from htr.scripts import HTRError, run
+from htr.system.scripts import HTRError, run
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     if args.finish and "EPOCHS" in typed:
         parser.error("--finish and --epochs exclude each other: --finish trains to the end of the stopped run")
 
-    from htr import parallel  # after parsing, so that --help answers at once
+    from htr.system import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes():
         return continue_training(model_path, typed, args.finish)

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config import Config
-from htr.files import Listing, file_name, list_files, only_writer
-from htr.images import PREPROCESSING, Geometry, ImageError, read_images
-from htr.labels import Columns, LabelRules
-from htr.names import Matches, Pictures
-from htr.progress import Progress, counted
-from htr.scripts import HTRError, printable
-from htr.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
+from htr.pictures.images import PREPROCESSING, Geometry, ImageError, read_images
+from htr.system.files import Listing, file_name, list_files, only_writer
+from htr.system.names import Matches, Pictures
+from htr.system.progress import Progress, counted
+from htr.system.scripts import HTRError, printable
+from htr.texts.labels import Columns, LabelRules
+from htr.texts.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from htr.packed import PackedImages
+    from htr.pictures.packed import PackedImages
 
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
@@ -128,7 +128,7 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     """
     import torch
 
-    from htr.packed import PackedImages
+    from htr.pictures.packed import PackedImages
 
     source = find_source(config.DATA_DIR, split, columns_named(config))
     folder = source.folder
@@ -279,7 +279,7 @@ def keep_in_file(split: str, key: str, images: Iterable[np.ndarray], sample: Sam
 
     Raises HTRError where the file cannot be written.
     """
-    from htr.packed import PackedImages
+    from htr.pictures.packed import PackedImages
 
     cache = Path(CACHE_DIR, f"{split}.pictures")
     kept = PackedImages.mapped(cache, key)

@@ -1,7 +1,7 @@
 """The network (CNN, bidirectional LSTM) and the CTC loss that trains it. Works on label ids.
 
 Label ids count from 0; the network's class 0 is the blank, so label i is class i + 1. Nothing outside this file and
-`htr.ctc`, which decodes, needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
+`htr.decoding.ctc`, which decodes, needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from htr.ctc import BLANK, FRAME, frames
+from htr.decoding.ctc import BLANK, FRAME, frames
 
 
 class ConvBlock(nn.Module):
@@ -78,7 +78,7 @@ class BiLSTM(nn.Module):
         return torch.cat([ahead, back.gather(0, reverse.expand_as(back))], 2)
 
     def exported(self, n: int) -> dict[str, Tensor]:
-        """The weights of layer n as `htr.onnx.weight_shapes` names them, both directions in one."""
+        """The weights of layer n as `htr.decoding.onnx.weight_shapes` names them, both directions in one."""
 
         def both(*names: str) -> Tensor:
             parts = [[getattr(lstm, name).chunk(4) for name in names] for lstm in (self.ahead, self.back)]
@@ -143,7 +143,7 @@ class CRNN(nn.Module):
 
     @torch.no_grad()
     def exported(self) -> dict[str, np.ndarray]:
-        """The weights of a fused model as `htr.onnx.weight_shapes` names them."""
+        """The weights of a fused model as `htr.decoding.onnx.weight_shapes` names them."""
         weights = {"columns.weight": self.columns.conv.weight, "columns.bias": self.columns.conv.bias}
         weights |= {"shortcut.weight": self.shortcut.weight.T, "shortcut.bias": self.shortcut.bias}
         for n, block in enumerate(self.blocks):
@@ -211,7 +211,7 @@ def ctc_loss(logits: Tensor, lengths: Tensor, labels: Sequence[Sequence[int]]) -
     """-log P(labels | image) of each image, summed over all CTC paths (Graves et al. 2006), in nats.
 
     logits (T, N, C) of any precision, lengths (N,) in frames, labels: N sequences of ids. Returns (N,) float32;
-    inf where an image has fewer frames than `htr.ctc.frames_needed`.
+    inf where an image has fewer frames than `htr.decoding.ctc.frames_needed`.
     """
     log_probs = log_probabilities(logits)
     targets = torch.tensor([label + 1 for sequence in labels for label in sequence], dtype=torch.long)

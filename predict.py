@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, flag_named, typed_settings
-from htr.scripts import HTRError, run
+from htr.system.scripts import HTRError, run
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
     import pandas as pd
@@ -108,6 +108,10 @@ def read_and_report(job: "Job", keep: Callable[[dict[str, Any]], Any] = lambda r
     """Do a job and print what came of it; calls `keep` with each row."""
     from reading import read
 
+    if job.calibrate:
+        from fitting import calibrate_on
+
+        job = calibrate_on(job)
     outcome = read(job, keep)
     for line in outcome.examples() + outcome.summary():
         print(line)
@@ -158,7 +162,7 @@ def main() -> int:
     if args.export:
         return export(args, config)
 
-    from htr import parallel  # after parsing, so that --help answers at once
+    from htr.system import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes(timeout=READING_TIMEOUT):
         outcome = read_and_report(job_of(args, config))
@@ -180,12 +184,12 @@ def export(args: argparse.Namespace, config: Config) -> int:
 def job_of(args: argparse.Namespace, config: Config) -> "Job":
     """What the flags ask for; draws the demo's dataset where there is none yet."""
     from dataset import find_images, find_labels
-    from htr import parallel
+    from htr.system import parallel
     from reading import Job
 
     output_dir, labels, default_model_path = args.output_dir or "output", args.labels, Config.MINI_MODEL_PATH
     if args.demo:
-        from htr.synthetic import draw_dataset
+        from htr.pictures.synthetic import draw_dataset
 
         with parallel.first_process_first():
             draw_dataset(config.DATA_DIR)

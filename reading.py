@@ -14,28 +14,23 @@ import numpy as np
 
 from config import Config
 from dataset import geometry, label_rules
-from htr import parallel
-from htr.confidence import FLOOR, Calibration, Ngrams
-from htr.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
-from htr.images import Decoded, Found, ImageError, find_files, read_images
-from htr.known import Known, known_labels
-from htr.labels import Alphabet, Columns
-from htr.lexicon import TRIGRAMS, Choice, Lexicon, Prior, fit_prior, spelling_of
-from htr.progress import Progress, counted
-from htr.report import LeastSure, write_report
-from htr.scores import FEWEST, LABEL_COLUMNS, Truth
-from htr.scripts import HTRError, Interrupted, WrongUse, printable
-from htr.tables import Journal, Row, only_reading, write_predictions
+from htr.decoding.confidence import FLOOR, Calibration, Ngrams
+from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
+from htr.decoding.lexicon import Choice, Lexicon, Prior
+from htr.pictures.images import Decoded, Found, ImageError, find_files, read_images
+from htr.results.known import Known, known_labels
+from htr.results.report import LeastSure, write_report
+from htr.results.scores import LABEL_COLUMNS, Truth
+from htr.results.tables import Journal, Row, only_reading, write_predictions
+from htr.system import parallel
+from htr.system.progress import Progress, counted
+from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
+from htr.texts.labels import Alphabet, Columns
 from utils import (
     Network,
     is_onnx,
-    is_shipped,
-    load_checkpoint,
     load_network,
     memory_advice,
-    only_training,
-    restore_settings,
-    save_checkpoint,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +59,8 @@ def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
 class Evidence:
     """What is known of one image: the greedy reading and, once a prior was asked, all candidates.
 
-    log_probs: (T, C) float32. candidates: the greedy text first. features: (len(candidates) + 1, htr.lexicon.FEATURES).
+    log_probs: (T, C) float32. candidates: the greedy text first. features: (len(candidates) + 1,
+    htr.decoding.lexicon.FEATURES).
     """
 
     text: str
@@ -231,13 +227,13 @@ class Reader:
 class Job:
     """What to read, with what, and where to write it.
 
-    paths: images, folders, or pictures in memory (see `htr.images.Held`). output_dir: None writes nothing. labels: a
-    table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the training labels
-    are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read.
-    calibrate: first fit the checkpoint's confidence on the labelled images and, with a lexicon, how that and spelling
-    are weighed. device: a name or a torch.device. batch_size: None leaves it to the network. workers: threads that
-    decode images. picture_column, text_column: of tables of labels, where several could be meant. Raises WrongUse where
-    these contradict each other, and TypeError where they are of the wrong type.
+    paths: images, folders, or pictures in memory (see `htr.pictures.images.Held`). output_dir: None writes nothing.
+    labels: a table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the
+    training labels are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run
+    had read. calibrate: whether `fitting.calibrate_on` is asked for; reading itself does not look at it. device: a name
+    or a torch.device. batch_size: None leaves it to the network. workers: threads that decode images. picture_column,
+    text_column: of tables of labels, where several could be meant. Raises WrongUse where these contradict each other,
+    and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -341,8 +337,6 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
     found = find_files(job.paths)
-    if job.calibrate:
-        job = calibrate_on(job, found)
     reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
     if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
@@ -416,105 +410,3 @@ def known_of(job: Job, found: Found, config: Config) -> Known:
     for note in known.notes if not job.labels else ():
         print(printable(note))
     return known
-
-
-# ------------------------------------------------------------------------------------------- calibration
-
-
-Labelled = Sequence[tuple[Evidence, str]]  # what was read of images, and their true texts
-
-
-def fit_confidence(labelled: Labelled, trigrams: Ngrams) -> Calibration:
-    """What a Reader takes as calibration, fitted on labelled images that the network was not trained on."""
-    texts = [evidence.text for evidence, _ in labelled]
-    right = [evidence.text == truth for evidence, truth in labelled]
-    return Calibration.fit(trigrams, texts, [evidence.reading.confidence for evidence, _ in labelled], right)
-
-
-def fit_choice(labelled: Labelled, trigrams: Ngrams, prior: Prior) -> tuple[Prior, Calibration]:
-    """What a Reader takes as prior and prior_calibration, fitted on labelled images that it read with `prior`.
-
-    The network must not have been trained on these images.
-    """
-    places = [
-        evidence.candidates.index(truth) if truth in evidence.candidates else len(evidence.candidates)
-        for evidence, truth in labelled
-    ]
-    weights = fit_prior([evidence.features for evidence, _ in labelled], places)
-    prior = dataclasses.replace(prior, weights=weights)
-    choices = [prior.choose(evidence.candidates, evidence.features) for evidence, _ in labelled]
-    right = [choice.text == truth for choice, (_, truth) in zip(choices, labelled, strict=True)]
-    texts, probabilities = [choice.text for choice in choices], [choice.probability for choice in choices]
-    return prior, Calibration.fit(trigrams, texts, probabilities, right)
-
-
-def fitted_on(
-    model_path: str | Path,
-    images: Sequence[MaybeImage],
-    truths: Sequence[str],
-    lexicon: Lexicon | None,
-    device: "str | torch.device | None",
-    batch_size: int | None,
-) -> dict[str, Any]:
-    """What a checkpoint should hold so that its confidence is calibrated on these labelled images.
-
-    With a lexicon, also how it is weighed against what the network sees, and how its names are spelled. Raises HTRError
-    where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
-    """
-    reader = Reader.load(model_path, device)
-    read = zip(reader.read_all(images, batch_size or reader.network.in_batch), truths, strict=True)
-    labelled = [(evidence, reader.as_read(truth)) for evidence, truth in read if evidence is not None]
-    if len(labelled) < FEWEST:
-        raise HTRError(
-            f"there are {len(labelled)} labelled images that can be read, too few to calibrate on: label at least"
-            f" {FEWEST}"
-        )
-
-    def weighed(prior: Prior) -> Labelled:
-        evidence, texts = zip(*labelled, strict=True)
-        return list(zip(reader.weigh(evidence, prior), texts, strict=True))
-
-    trigrams = reader.calibration.trigrams if reader.calibration else Ngrams({})
-    if lexicon is not None:
-        trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
-    fitted: dict[str, Any] = {"calibration": fit_confidence(labelled, trigrams).state()}
-    if lexicon is not None:
-        prior = Prior(trigrams, lexicon)
-        prior, calibration = fit_choice(weighed(prior), trigrams, prior)
-        fitted["lexicon"] = {"weights": prior.weights, "calibration": calibration.weights}
-        prior = Prior(spelling_of(lexicon.counts))
-        prior, calibration = fit_choice(weighed(prior), trigrams, prior)
-        fitted["spelling"] = {
-            "ngrams": prior.ngrams.counts, "weights": prior.weights, "calibration": calibration.weights
-        }  # fmt: skip
-    return fitted
-
-
-def keep_fitted(fitted: dict[str, Any], model_path: str | Path, target: str | Path, images: int) -> None:
-    """Write a checkpoint with what `fitted_on` returned of so many images."""
-    save_checkpoint(load_checkpoint(model_path) | fitted, target)
-    print(f"confidence calibrated on {images:,} labelled images, kept in {target}")
-
-
-def calibrate_on(job: Job, found: Found) -> Job:
-    """Calibrate a job's checkpoint on those of its images that have a label.
-
-    Returns the job with the calibrated checkpoint: of the shipped weights that is a copy in the current folder.
-    """
-    if parallel.world() > 1:
-        raise HTRError("--calibrate needs a single process: run it without torchrun")
-    settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
-    labels = truth_of(job, found, settings).labels
-    labelled = [(path, labels[name]) for name, path in found.files if name in labels]
-    images = pixels_of(read_images([path for path, _ in labelled], geometry(settings), job.workers))
-    lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None
-    texts = [text for _, text in labelled]
-    target = Path(job.model_path)
-    if is_shipped(target):
-        target = Path(f"{target.stem}.calibrated.pth")
-    with only_training(target):
-        fitted = fitted_on(job.model_path, images, texts, lexicon, job.device, job.batch_size)
-        keep_fitted(fitted, job.model_path, target, sum(not isinstance(image, ImageError) for image in images))
-    if target != Path(job.model_path):
-        print(f"the shipped weights stay as they are: from now on read with --model-path {target}")
-    return dataclasses.replace(job, model_path=target)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from config import DEMO, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config, add_flags, typed_settings
-from htr.scripts import run
+from htr.system.scripts import run
 
 
 def main() -> int:
@@ -33,15 +33,15 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
 
-    from htr import parallel  # after parsing, so that --help answers at once
+    from htr.system import parallel  # after parsing, so that --help answers at once
 
     with parallel.processes():
         return train(config, given, args)
 
 
 def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> int:
-    from htr import parallel
-    from htr.synthetic import draw_dataset
+    from htr.pictures.synthetic import draw_dataset
+    from htr.system import parallel
     from training import (
         check_start,
         choose_rate,

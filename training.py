@@ -28,19 +28,19 @@ from dataset import (
     padded_width,
     to_ink,
 )
-from htr import parallel
-from htr.augmentation import Strengths, augment, augmented_share
-from htr.ctc import frames_needed, greedy_decode
-from htr.curves import HISTORY_COLUMNS, draw_curves, write_history
-from htr.direction import to_visual
-from htr.labels import Alphabet
-from htr.lexicon import Lexicon
-from htr.packed import PackedImages
-from htr.progress import Progress
-from htr.scores import FEWEST, Score
-from htr.scripts import HTRError, Interrupted, ends_asked_for, printable
+from fitting import fitted_on, keep_fitted
+from htr.decoding.ctc import frames_needed, greedy_decode
+from htr.decoding.lexicon import Lexicon
+from htr.pictures.augmentation import Strengths, augment, augmented_share
+from htr.pictures.packed import PackedImages
+from htr.results.curves import HISTORY_COLUMNS, draw_curves, write_history
+from htr.results.scores import FEWEST, Score
+from htr.system import parallel
+from htr.system.progress import Progress
+from htr.system.scripts import HTRError, Interrupted, ends_asked_for, printable
+from htr.texts.direction import to_visual
+from htr.texts.labels import Alphabet
 from model import CRNN, ctc_loss, grow_labels, log_probabilities
-from reading import fitted_on, keep_fitted
 from utils import (
     autocast,
     beside,

@@ -20,11 +20,12 @@ import numpy as np
 
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
 from dataset import batches_in_order, collate
-from htr import onnx, parallel
-from htr.direction import USUAL
-from htr.files import only_writer, whole_file
-from htr.labels import Alphabet
-from htr.scripts import HTRError
+from htr.decoding import onnx
+from htr.system import parallel
+from htr.system.files import only_writer, whole_file
+from htr.system.scripts import HTRError
+from htr.texts.direction import USUAL
+from htr.texts.labels import Alphabet
 
 if TYPE_CHECKING:
     import torch

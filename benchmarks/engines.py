@@ -24,8 +24,8 @@ import reading  # noqa: E402
 import utils  # noqa: E402
 from config import SHIPPED_WEIGHTS  # noqa: E402
 from dataset import find_images, geometry  # noqa: E402
-from htr.images import find_files, load_image  # noqa: E402
-from htr.lexicon import Lexicon, Prior  # noqa: E402
+from htr.decoding.lexicon import Lexicon, Prior  # noqa: E402
+from htr.pictures.images import find_files, load_image  # noqa: E402
 
 ROUNDS = 3
 PARTS = ("greedy_decode", "similar_labels", "candidate_log_probs")  # of reading, by their names there

@@ -35,8 +35,8 @@ from drive import without_locks  # noqa: E402
 from hostile import picture  # noqa: E402
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
-from htr.scripts import HTRError  # noqa: E402
-from htr.synthetic import draw_dataset  # noqa: E402
+from htr.pictures.synthetic import draw_dataset  # noqa: E402
+from htr.system.scripts import HTRError  # noqa: E402
 from utils import checksum, load_checkpoint, load_network  # noqa: E402
 
 NETWORK = (

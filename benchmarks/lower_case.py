@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
 from dataset import find_images, find_labels  # noqa: E402
-from htr.scores import Score  # noqa: E402
+from htr.results.scores import Score  # noqa: E402
 from predict import predict_batch  # noqa: E402
 
 # By the number of VALIDATION_*.jpg, what stands there where the label says something else.

@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_WEIGHTS, flag_named  # noqa: E402
-from htr.labels import clean_label  # noqa: E402
-from htr.scores import Score  # noqa: E402
+from htr.results.scores import Score  # noqa: E402
+from htr.texts.labels import clean_label  # noqa: E402
 from training import schedule  # noqa: E402
 
 WATCHED, APART = (30, 31), (32, 33)  # writers whose lines are never trained on, but for their own in --person

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import find_images, find_labels  # noqa: E402
-from htr.labels import clean_label, read_labels  # noqa: E402
-from htr.scores import Score  # noqa: E402
+from htr.results.scores import Score  # noqa: E402
+from htr.texts.labels import clean_label, read_labels  # noqa: E402
 
 IMAGES = {"ours": 2000, "PyLaia": 100, "kraken": 100}  # of an epoch, for the speed: about half a minute each
 READ_BY_KRAKEN = 200  # of the 1,000 validation images, for which it needs minutes

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
 from dataset import find_images, find_labels, label_rules  # noqa: E402
-from htr.images import find_files  # noqa: E402
-from htr.scores import Score, Truth  # noqa: E402
+from htr.pictures.images import find_files  # noqa: E402
+from htr.results.scores import Score, Truth  # noqa: E402
 from utils import load_checkpoint, restore_settings, save_checkpoint  # noqa: E402
 
 Change = Callable[[Image.Image], Image.Image]

@@ -6,10 +6,10 @@ DIR is the Kaggle dataset, the names' CSV has the columns NAME and COUNT (gzip i
 Handschriften-Datensatz (doi 10.5281/zenodo.18743313, CC BY 4.0): a table data.csv with the columns file_name, text and
 writer_id. Nothing is trained on the words of the four writers that own_hand.py reads as strangers.
 
-OUT/names gets the Kaggle layout: its training images are those of DIR, the drawn ones (htr/synthetic.py) and the words,
-in capitals; its validation images are those of DIR. Two cycles of training make OUT/htr_crnn_names.pth. From these
-weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables. Run again, the script
-goes on where it was stopped.
+OUT/names gets the Kaggle layout: its training images are those of DIR, the drawn ones (htr/pictures/synthetic.py) and
+the words, in capitals; its validation images are those of DIR. Two cycles of training make OUT/htr_crnn_names.pth. From
+these weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables. Run again, the
+script goes on where it was stopped.
 """
 
 import argparse
@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import find_images, find_labels  # noqa: E402
-from htr.labels import clean_label, read_labels  # noqa: E402
-from htr.synthetic import GLYPHS, draw_form  # noqa: E402
+from htr.pictures.synthetic import GLYPHS, draw_form  # noqa: E402
+from htr.texts.labels import clean_label, read_labels  # noqa: E402
 from training import schedule  # noqa: E402
 from utils import last_path, load_checkpoint  # noqa: E402
 

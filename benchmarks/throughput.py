@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 import training  # noqa: E402
 from config import SHIPPED_WEIGHTS, Config  # noqa: E402
 from dataset import Lines, batches_by_width, find_images, find_labels  # noqa: E402
-from htr.labels import read_labels  # noqa: E402
+from htr.texts.labels import read_labels  # noqa: E402
 from utils import choose_device  # noqa: E402
 
 IGNORED = Config.IGNORED_LABELS

@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dataset import geometry, label_rules  # noqa: E402
-from htr.confidence import Ngrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
-from htr.images import find_files, read_images  # noqa: E402
-from htr.lexicon import TRIGRAMS, Lexicon, Prior, spelling_of  # noqa: E402
-from htr.scores import Score, Truth  # noqa: E402
-from reading import Reader, fit_choice, fit_confidence  # noqa: E402
+from fitting import fit_choice, fit_confidence  # noqa: E402
+from htr.decoding.confidence import Ngrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
+from htr.decoding.lexicon import TRIGRAMS, Lexicon, Prior, spelling_of  # noqa: E402
+from htr.pictures.images import find_files, read_images  # noqa: E402
+from htr.results.scores import Score, Truth  # noqa: E402
+from reading import Reader  # noqa: E402
 
 
 def figures(readings: Sequence[tuple[str, float]], truths: Sequence[str], lexicon: Lexicon) -> dict[str, float]:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
-from htr.images import cut_margins  # noqa: E402
-from htr.synthetic import FIRST_NAMES, draw_form  # noqa: E402
+from htr.pictures.images import cut_margins  # noqa: E402
+from htr.pictures.synthetic import FIRST_NAMES, draw_form  # noqa: E402
 from predict import predict_batch  # noqa: E402
 
 EACH, CELL, LEFT = 5, (240, 84), 170

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
-from htr.synthetic import draw_form, draw_name  # noqa: E402
+from htr.pictures.synthetic import draw_form, draw_name  # noqa: E402
 from predict import predict_batch  # noqa: E402
 
 COLUMNS, ROWS, CELL = 3, 4, (400, 96)

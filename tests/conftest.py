@@ -12,8 +12,8 @@ from filelock import FileLock
 from forked import run_forked
 from PIL import Image, ImageDraw
 
-from htr.scores import Comparison
-from htr.synthetic import draw_dataset
+from htr.pictures.synthetic import draw_dataset
+from htr.results.scores import Comparison
 
 ROOT = Path(__file__).parent.parent
 SMALL = (

@@ -12,9 +12,9 @@ from conftest import drawing
 import dataset
 from config import Config
 from dataset import batches_by_width, collate, find_images, find_labels, load_lines, to_ink
-from htr import images as htr_images
-from htr.ctc import frames_needed
-from htr.scripts import HTRError
+from htr.decoding.ctc import frames_needed
+from htr.pictures import images as htr_images
+from htr.system.scripts import HTRError
 from model import CRNN
 
 

@@ -5,8 +5,8 @@ import torch
 
 from config import Config
 from dataset import collate, geometry
-from htr.ctc import greedy_decode
-from htr.images import load_image
+from htr.decoding.ctc import greedy_decode
+from htr.pictures.images import load_image
 from model import CRNN, Columns, ctc_loss, grow_labels, log_probabilities
 
 

@@ -24,13 +24,13 @@ import utils
 from benchmarks.pictures import VARIANTS
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
 from dataset import geometry
-from htr import onnx
-from htr.confidence import Ngrams
-from htr.images import Decoded, find_files, to_line
-from htr.lexicon import NEUTRAL
-from htr.scores import LABEL_COLUMNS
-from htr.scripts import HTRError
-from htr.tables import Journal
+from htr.decoding import onnx
+from htr.decoding.confidence import Ngrams
+from htr.decoding.lexicon import NEUTRAL
+from htr.pictures.images import Decoded, find_files, to_line
+from htr.results.scores import LABEL_COLUMNS
+from htr.results.tables import Journal
+from htr.system.scripts import HTRError
 from predict import predict_batch, predict_single_image
 from reading import CHOICE_COLUMNS, COLUMNS, Reader
 from utils import load_checkpoint, save_checkpoint, settings_of, sizes_of
@@ -339,7 +339,7 @@ KILLED = """
 import os, signal, sys
 import predict, reading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
-from htr.scripts import run
+from htr.system.scripts import run
 reading.WINDOW, real, calls = 2, reading.Reader.window_rows, []
 def window_rows(*args):
     calls.append(1)

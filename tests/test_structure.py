@@ -6,10 +6,17 @@ import pytest
 from conftest import ROOT, run_without_torch
 
 SCRIPTS = {"train", "continue_train", "predict"}
-LOOPS = {"training", "reading"}
+LOOPS = {"training", "reading", "fitting"}
 SHARED = {"config", "model", "dataset", "utils"}
-PARTS = {f"htr.{path.stem}" for path in (ROOT / "htr").glob("*.py") if path.stem != "__init__"}
-NEED_TORCH = {"htr.packed", "htr.augmentation"}
+GROUPS = {  # of parts, and which other groups each may import
+    "system": (),
+    "pictures": ("system",),
+    "texts": ("system",),
+    "decoding": ("system", "texts"),
+    "results": ("system", "pictures", "texts", "decoding"),
+}
+PARTS = {f"htr.{path.parent.name}.{path.stem}" for path in (ROOT / "htr").glob("*/*.py") if path.stem != "__init__"}
+NEED_TORCH = {"htr.pictures.packed", "htr.pictures.augmentation"}
 
 
 def imports(module: str) -> set[str]:
@@ -24,20 +31,30 @@ def imports(module: str) -> set[str]:
     return found & (SCRIPTS | LOOPS | SHARED | PARTS)
 
 
-def test_the_top_level_holds_the_nine_modules():
+def test_the_top_level_holds_the_ten_modules():
     assert {path.stem for path in ROOT.glob("*.py")} == SCRIPTS | LOOPS | SHARED
 
 
 def test_every_part_states_its_purpose():
-    for part in PARTS:
+    groups = {f"htr.{group}.__init__" for group in GROUPS}
+    for part in PARTS | groups | {"htr.__init__"}:
         source = (ROOT / (part.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         assert ast.get_docstring(ast.parse(source)), part
 
 
+def test_every_part_has_a_group():
+    assert {path.name for path in (ROOT / "htr").iterdir() if path.name != "__pycache__"} == GROUPS.keys() | {
+        "__init__.py"
+    }
+
+
 def test_imports_run_one_way():
-    """Scripts -> loops -> shared modules -> parts."""
+    """Scripts -> loops -> shared modules -> parts, and these from group to group."""
     for module in PARTS:
         assert imports(module) <= PARTS, f"{module} imports the top level"
+        _, group, _ = module.split(".")
+        others = {other.split(".")[1] for other in imports(module)} - {group}
+        assert others <= set(GROUPS[group]), f"{module} imports {others}"
     for module in SHARED:
         assert imports(module) <= SHARED | PARTS, module
     for module in LOOPS:
@@ -64,13 +81,15 @@ def test_no_imports_run_in_a_circle():
 
 
 def test_where_there_is_no_network_there_is_no_torch():
-    done = run_without_torch(ROOT, f"import {', '.join(sorted(PARTS - NEED_TORCH))}, config, dataset, utils, reading")
+    done = run_without_torch(
+        ROOT, f"import {', '.join(sorted(PARTS - NEED_TORCH))}, config, dataset, utils, reading, fitting"
+    )
     assert done.returncode == 0, done.stderr
     for module in NEED_TORCH:
         assert run_without_torch(ROOT, f"import {module}").returncode  # which shows that torch cannot be imported
 
 
-@pytest.mark.parametrize("name", ["train", "continue_train", "predict", "htr.synthetic"])
+@pytest.mark.parametrize("name", ["train", "continue_train", "predict", "htr.pictures.synthetic"])
 def test_help_needs_no_torch(name):
     code = f"import runpy; sys.argv = ['{name}.py', '--help']; runpy.run_module('{name}', run_name='__main__')"
     done = run_without_torch(ROOT, code)

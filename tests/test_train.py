@@ -16,7 +16,7 @@ from conftest import ROOT, SMALL, same
 from drive import without_locks
 
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
-from htr.synthetic import draw_dataset
+from htr.pictures.synthetic import draw_dataset
 from utils import load_checkpoint, save_checkpoint
 
 

@@ -13,10 +13,10 @@ from conftest import same
 import training
 from config import Config
 from dataset import Lines, to_ink
-from htr.labels import Alphabet
-from htr.packed import PackedImages
-from htr.scores import Score
-from htr.scripts import HTRError
+from htr.pictures.packed import PackedImages
+from htr.results.scores import Score
+from htr.system.scripts import HTRError
+from htr.texts.labels import Alphabet
 from training import (
     MOST_SKIPPED,
     check_best,

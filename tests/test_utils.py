@@ -17,9 +17,9 @@ from conftest import ROOT
 
 import utils
 from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
-from htr import onnx
-from htr.labels import Alphabet
-from htr.scripts import HTRError
+from htr.decoding import onnx
+from htr.system.scripts import HTRError
+from htr.texts.labels import Alphabet
 from model import CRNN
 from predict import predict_batch
 from reading import Reader

@@ -1,0 +1,137 @@
+import math
+import random
+
+import pytest
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from htr.decoding.confidence import EDGE, Ngrams
+from htr.decoding.lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior, spelling_of
+from htr.system.scripts import HTRError
+from htr.texts.labels import LabelRules
+
+RULES = LabelRules(uppercase=True, ignored=("EMPTY", "UNREADABLE"))
+
+
+def csv(tmp_path, text):
+    path = tmp_path / "names.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NAME,COUNT\nLéa,2\nLEON,1\n",
+        "name,count\n léa ,1\nLEON,1\nLÉA,1\n",
+        "FILENAME,IDENTITY\na.jpg,LÉA\nb.jpg,LEON\nc.jpg,Léa\nd.jpg,EMPTY\ne.jpg,\n",
+        "surname\nLÉA\nLEON\nLÉA\n",
+        "LÉA\nLEON\nLÉA\n",  # a list needs no header
+        "LÉA,2\nLEON,1\n",
+        "\nLÉA\n\nLEON\nléa",
+        "word;count\nLÉA;2\nLEON;1\n",
+        "nom;count\nLÉA;2\nLEON;1\n",
+        '[{"name": "LÉA", "count": 2}, {"name": "LEON", "count": 1}]',
+    ],
+)
+def test_names_from_any_table(tmp_path, text):
+    lexicon = Lexicon.load(csv(tmp_path, text), RULES)
+    assert lexicon.counts == {"LÉA": 2, "LEON": 1}
+    assert lexicon.words == ["LÉA", "LEON"]
+
+
+def test_one_name_alone_is_a_lexicon(tmp_path):
+    assert Lexicon.load(csv(tmp_path, "LEA\n"), RULES).counts == {"LEA": 1}
+
+
+def test_null_is_a_name(tmp_path):
+    assert Lexicon.load(csv(tmp_path, "NAME\nNULL\nNA\n"), RULES).counts == {"NULL": 1, "NA": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("NAME,COUNT\nLEA,many\n", "not a whole number"),
+        ("NAME,COUNT\nLEA,0\n", "below 1"),
+        ("NAME\nEMPTY\n", "holds no name"),
+        ("first_name,surname\nLEA,MEIER\n", "first_name and surname may hold the names: keep one such column"),
+        ("MEIER,Hans\nHAUS,Eva\n", "several columns, and its first line, MEIER, Hans, does not say which"),
+        ("nom,frequency\nLEA,3\n", "does not say which of them holds the names: call that one NAME"),
+        ("", "cannot be read"),
+    ],
+)
+def test_what_is_no_lexicon_is_refused(tmp_path, text, part):
+    with pytest.raises(HTRError, match=part):
+        Lexicon.load(csv(tmp_path, text), RULES)
+
+
+def test_near_names_are_all_found_nearest_first():
+    random.seed(0)
+    words = {"".join(random.choices("ABC", k=random.randint(2, 9))): random.randint(1, 9) for _ in range(60)}
+    lexicon = Lexicon(words)
+    for text in ("ABC", "ABCAB", "ABCABCA", ""):
+        limit = 1 if len(text) <= 3 else 2 if len(text) <= 5 else 3
+        distances = {word: Levenshtein.distance(text, word) for word in words}
+        expected = [word for word in words if distances[word] <= limit]
+        expected.sort(key=lambda word: (distances[word], -words[word], word))
+        assert lexicon.near([text]) == [expected[:32]]
+
+
+def make_prior(weights=NEUTRAL):
+    names = {"ANNE": 90, "ANNA": 10}
+    return Prior(Ngrams.of(dict.fromkeys(names, 1), 3), Lexicon(names), weights)
+
+
+def choose(prior, candidates, probabilities):
+    log_probs = [math.log(p) for p in probabilities]
+    return prior.choose(candidates, prior.features(candidates, log_probs))
+
+
+def test_without_fitting_the_network_decides():
+    choice = choose(make_prior(), ["ANNF", "ANNE", "ANNA"], [0.6, 0.3, 0.05])
+    assert (choice.text, choice.runner_up) == ("ANNF", "ANNE")
+    assert choice.probability == pytest.approx(0.6)  # 0.05 is left for none of them
+    assert choice.runner_up_probability == pytest.approx(0.3)
+
+
+def test_known_names_win_only_where_the_network_allows_it():
+    prior = make_prior((1.0, 3.0, 5.0, 1.0, 1.0, 0.0, 1.0, 0.0))
+    assert choose(prior, ["ANNF", "ANNE", "ANNA"], [0.6, 0.3, 0.05]).text == "ANNE"
+    assert choose(prior, ["ANNF", "ANNA", "ANNE"], [0.6, 0.2, 0.19]).text == "ANNE"  # the more frequent one
+    assert choose(prior, ["ANNF", "ANNE"], [0.99, 1e-5]).text == "ANNF"  # an unknown name survives
+
+
+def test_spelling_decides_between_texts_that_look_alike():
+    spelling = spelling_of({"ANNE": 90, "ANNA": 10, "JEANNE": 50, "XQ": 1})
+    weights = (1.0, 5.0, 5.0, 5.0, 5.0, 0.0, 1.0, 0.0)  # those of known names have no effect: no name is known
+    prior = Prior(spelling, weights=weights)
+    assert choose(prior, ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNE"
+    assert choose(prior, ["ANNF", "ANNE"], [0.99, 1e-9]).text == "ANNF"
+    assert choose(Prior(spelling, weights=NEUTRAL), ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNF"
+    features = prior.features(["ANNE"], [-0.5])
+    assert features[0].tolist() == [-0.5, 0, 0, spelling.log_prob("ANNE") / 10, 0.5, 1, 0, 0]
+
+
+def test_rare_runs_of_many_labels_are_left_out():
+    few = spelling_of({"ANNE": 65_999, "XQ": 1})
+    assert few.order == 5
+    assert few.counts[EDGE * 4 + "X"] == 1  # of 66,000 labels
+    assert set(spelling_of({"ANNE": 66_000, "XQ": 1}).counts) == set(spelling_of({"ANNE": 1}).counts)
+
+
+def test_a_lone_candidate_has_no_runner_up():
+    choice = choose(make_prior(), ["ANNE"], [1.0])
+    assert (choice.text, choice.runner_up, choice.runner_up_probability) == ("ANNE", "", 0.0)
+    assert 0.99 < choice.probability <= 1
+
+
+def test_fitting_finds_the_weights_that_made_the_data():
+    generator = torch.Generator().manual_seed(0)
+    made = torch.zeros(FEATURES, dtype=torch.float64)
+    made[:3] = torch.tensor([0.7, 2.0, -1.0])
+    features, truths = [], []
+    for _ in range(4000):
+        rows = torch.randn(int(torch.randint(2, 6, (), generator=generator)), FEATURES, generator=generator).double()
+        features.append(rows.numpy())
+        truths.append(int(torch.multinomial((rows @ made).softmax(0), 1, generator=generator)))
+    assert fit_prior(features, truths) == pytest.approx(made.tolist(), abs=0.15)
