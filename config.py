@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"  # of names, in capitals
 SHIPPED_WORDS = SHIPPED_WEIGHTS.with_name("htr_crnn_words.pth")  # of words as they are written, to start from
+SHIPPED_LINES = SHIPPED_WORDS  # what pages are read with
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 
 # Settings that a run may change between epochs.
@@ -53,6 +54,15 @@ class Config:
     UPPERCASE: bool = _setting(True, "turn labels into capitals")
     PICTURE_COLUMN: str = _setting("", "column of the label table that names the pictures, where several could")
     TEXT_COLUMN: str = _setting("", "column of the label table that holds the texts, where several could")
+    PRINTED: bool = _setting(False, "also learn the lines of pages that their ALTO or PAGE file calls printed")
+    MARKED: bool = _setting(
+        False, "also learn the lines of pages whose transcript has marks (>word<, ⟦⟧, #, ^, ⋎), as they stand"
+    )
+    RARE_CHARACTERS: int = _setting(
+        2,
+        "leave out lines of pages with a character that occurs that often or less in all of 1,000 or more; 0 = none",
+        least=0,
+    )
     VISUAL_ORDER: bool = _setting(
         True, "learn labels from right to left (Hebrew, Arabic, ...) as they are pictured, from left to right"
     )

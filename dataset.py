@@ -7,23 +7,26 @@ the rest works without.
 
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from config import Config
-from htr.pictures.images import PREPROCESSING, Geometry, ImageError, read_images
+from htr.pictures.cutting import PageLine, PagePicture
+from htr.pictures.images import PREPROCESSING, Geometry, ImageError, Part, read_images
 from htr.system.files import Listing, file_name, list_files, only_writer
 from htr.system.names import Matches, Pictures
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, printable
 from htr.texts.labels import Columns, LabelRules
+from htr.texts.pages import PageRules, picture_of
 from htr.texts.sources import Source, find_source, first_existing, kaggle_folders, kaggle_tables
 
 if TYPE_CHECKING:
@@ -32,11 +35,13 @@ if TYPE_CHECKING:
     from htr.pictures.packed import PackedImages
 
 IN_MEMORY = 20_000  # images of a larger set are kept in a file, which is mapped
+LINE_COST = 100  # such images to a line of a page, which takes longer to make
 CACHE_DIR = "htr_cache"  # the folder of that file, in the current folder
 WIDTH_STEP = 16  # pixels; widths of batches are multiples of it
 WIDE = 512  # pixels, from which on there are fewer images in a batch and fewer widths
 SAMPLED_BYTES = 200  # files whose bytes tell data apart, beside the sizes of all
 MOST_VALIDATED = 1000  # lines of a source without a split
+FEWEST_RARE = 1000  # lines, from which on characters can be rare
 MOST_LOST = 0.05  # share of missing or unreadable images above which training stops
 
 Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image of that width
@@ -80,7 +85,7 @@ class Lines:
     images: grey uint8 (H, W_i); texts: cleaned labels; filenames: as in the CSV;
     counts: what became of each row of the table, by reason; its values sum to the number of rows. key: changes with the
     texts and pictures, on whatever machine they are. labels: how often each text occurs in all rows of the split.
-    source: where they come from.
+    source: where they come from. rare: the characters for which lines were left out.
     """
 
     filenames: list[str]
@@ -90,6 +95,7 @@ class Lines:
     key: str = ""
     labels: Counter = field(default_factory=Counter)
     source: Source | None = None
+    rare: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,12 +103,21 @@ class Lines:
     def origin(self, validation: "Lines", seed: int) -> str:
         """How the data was understood, of a training and a validation set."""
         if self.source.whole:
-            return f"{self.source}, of which a tenth validates, drawn with seed {seed}"
+            tenth = "a tenth, in whole documents," if self.source.lines else "a tenth"
+            return f"{self.source}, of which {tenth} validates, drawn with seed {seed}"
         return f"{self.source}; validation: {validation.source}"
 
     def summary(self) -> str:
         parts = [f"{count:,} {reason}" for reason, count in self.counts.items() if count]
-        return f"{sum(self.counts.values()):,} rows = " + " + ".join(parts)
+        return f"{sum(self.counts.values()):,} {self.source.unit} = " + " + ".join(parts)
+
+
+class Candidate(NamedTuple):
+    """A picture that has a text. name: of its file below the source's folder, or of its line. path: where it is."""
+
+    name: str
+    text: str
+    path: "str | PageLine"
 
 
 @dataclass
@@ -119,37 +134,38 @@ class Sample:
         return len(self.used) + len(self.unreadable) + len(self.too_long)
 
 
-def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memory: int = IN_MEMORY) -> Lines:
+def load_lines(
+    config: Config, split: str, num_samples: int, fits: Fits, in_memory: int = IN_MEMORY, known: str = ""
+) -> Lines:
     """Read `num_samples` random usable lines of a split (0 = all), the same ones for the same seed.
 
     Rows that are not usable are left out and counted by reason, among them links out of the dataset and files named
-    before. More than `in_memory` images are kept in a file under CACHE_DIR. Raises HTRError where nothing is usable, or
-    where more than 5 % of the images are missing or unreadable.
+    before. More than `in_memory` images, or a hundredth of it in lines of pages, are kept in a file under CACHE_DIR.
+    known: the characters that are not rare, however often they occur. Raises HTRError where nothing is usable, or where
+    more than 5 % of the images are missing or unreadable.
     """
     import torch
 
     from htr.pictures.packed import PackedImages
 
-    source = find_source(config.DATA_DIR, split, columns_named(config))
-    folder = source.folder
-    candidates, counts, labels = labelled_images(config, source, split)
+    source = find_source(config.DATA_DIR, split, columns_named(config), PageRules(config.PRINTED, config.MARKED))
+    candidates, counts, labels, rare = labelled_images(config, source, split, known)
     # In a random order, read one by one until enough are usable: a random sample of the usable rows without reading
     # the images of the others.
     order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(config.SEED)).tolist()
-    candidates = [candidates[i] for i in order]
     wanted = min(num_samples or len(order), len(order))
+    candidates = page_by_page([candidates[i] for i in order], wanted)
 
     sample = Sample()
-    images = usable_images(config, folder, candidates, wanted, fits, sample)
+    images = usable_images(config, candidates, wanted, fits, sample)
     images = counted(images, Progress(f"reading {split} images", wanted))
-    if wanted <= in_memory:
+    if wanted * (LINE_COST if source.lines else 1) <= in_memory:
         packed = PackedImages.of(images)
     else:
-        packed, sample = keep_in_file(split, fingerprint(config, folder, candidates, wanted), images, sample)
+        packed, sample = keep_in_file(split, fingerprint(config, candidates, wanted), images, sample)
     used = [candidates[i] for i in sample.used]
-    lines = Lines(
-        [name for name, _ in used], packed, [text for _, text in used], counts, key_of(folder, used), labels, source
-    )
+    names, texts = [each.name for each in used], [each.text for each in used]
+    lines = Lines(names, packed, texts, counts, key_of(used), labels, source, rare)
     if sample.pages:
         print(f"{split}: {sample.pages:,} pages after the first of a file, not read")
     counts["used"] = len(lines)
@@ -159,24 +175,23 @@ def load_lines(config: Config, split: str, num_samples: int, fits: Fits, in_memo
     if len(sample.unreadable) > MOST_LOST * max(1, sample.read):
         first, reason = sample.unreadable[0]
         raise HTRError(
-            f"{len(sample.unreadable):,} of {sample.read:,} images in {folder} are unreadable, among them"
-            f" {printable(candidates[first][0], 200)} ({reason}): copy or unpack the dataset again"
+            f"{len(sample.unreadable):,} of {sample.read:,} images in {source.folder} are unreadable, among them"
+            f" {printable(candidates[first].name, 200)} ({reason}): copy or unpack the dataset again"
         )
     if not lines:
-        raise HTRError(f"{source.name} has no usable row: {lines.summary()}")
+        raise HTRError(f"{source.name} has no usable {source.unit[:-1]}: {lines.summary()}")
     return lines
 
 
-def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tuple[str, str]], Counter, Counter]:
-    """The (path below the source's folder, text) of the rows of a split whose image is there.
+def labelled_images(
+    config: Config, source: Source, split: str, known: str = ""
+) -> tuple[list[Candidate], Counter, Counter, str]:
+    """The rows of a split whose image is there.
 
-    Also returns what became of the other rows, and how often each text occurs in the split. Raises HTRError where more
-    than 5 % of the images are missing.
+    Also returns what became of the other rows, how often each text occurs in the split, and the characters for which
+    rows were left out. Raises HTRError where more than 5 % of the images are missing.
     """
-    rules, folder, listing = label_rules(config), source.folder, list_files(source.folder, config.FOLLOW_LINKS)
-    names = [file_name(path) for path in listing.files]
-    outside = set() if config.FOLLOW_LINKS else links_out(listing, folder, config.DATA_DIR)
-    ignored_reason = "/".join(config.IGNORED_LABELS)
+    rules, ignored_reason = label_rules(config), "/".join(config.IGNORED_LABELS)
     counts = Counter({"used": 0, "not drawn": 0, "blank": 0, ignored_reason: 0})  # in the order of the summary
     rows = []
     for filename, label in source.rows:
@@ -185,11 +200,32 @@ def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tu
             rows.append((filename, text))
         else:
             counts[ignored_reason if text else "blank"] += 1
+    labels, rare = Counter(text for _, text in rows), ""
+    find = page_lines if source.lines else matching_files
+    candidates = find(config, source, rows, counts)
+    counts.update(source.left_out)
+    if source.whole:
+        candidates, others, counts_as = split_of(candidates, split, config.SEED, source)
+        counts[counts_as] = len(others)
+        labels -= Counter(each.text for each in others)
+    if source.lines:
+        rare = rare_characters((text for _, text in rows), config.RARE_CHARACTERS, known)
+    if rare and split == "train":
+        plain = [each for each in candidates if not set(each.text) & set(rare)]
+        counts["with a rare character"] = len(candidates) - len(plain)
+        candidates = plain
+    return candidates, counts, labels, rare
+
+
+def matching_files(config: Config, source: Source, rows: Sequence[tuple[str, str]], counts: Counter) -> list[Candidate]:
+    """The files that rows (name, text) mean; counts those that mean none."""
+    folder, listing = source.folder, list_files(source.folder, config.FOLLOW_LINKS)
+    names = [file_name(path) for path in listing.files]
+    outside = set() if config.FOLLOW_LINKS else links_out(listing, folder, config.DATA_DIR)
     files = [(name, folder / path) for name, path in zip(names, listing.files, strict=True)]
     matches = Pictures(files, ([source.base], [folder], [config.DATA_DIR])).match(name for name, _ in rows)
-    candidates, named, labels = [], set(), Counter()
+    candidates, named = [], set()
     for place, (_, text) in zip(matches.places, rows, strict=True):
-        labels[text] += 1
         if place is None:
             continue
         if place in named:
@@ -197,7 +233,7 @@ def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tu
         elif names[place] in outside:
             counts["link out of the dataset"] += 1
         else:
-            candidates.append((listing.files[place], text))
+            candidates.append(Candidate(listing.files[place], text, f"{folder}/{listing.files[place]}"))
         named.add(place)
     counts["image missing"] = len(matches.unknown)
     counts["link out of the dataset"] += 0  # named even where there is none
@@ -206,12 +242,60 @@ def labelled_images(config: Config, source: Source, split: str) -> tuple[list[tu
     if listing.linked_folders:
         print(f"linked folders in {folder} not searched: {len(listing.linked_folders):,}; --follow-links searches them")
     check_missing(source, matches, len(candidates), counts["link out of the dataset"], names)
-    counts.update(source.left_out)
-    if source.whole:
-        candidates, others, counts_as = split_of(candidates, split, config.SEED)
-        counts[counts_as] = len(others)
-        labels -= Counter(text for _, text in others)
-    return candidates, counts, labels
+    return candidates
+
+
+def page_lines(config: Config, source: Source, rows: Sequence[tuple[str, str]], counts: Counter) -> list[Candidate]:
+    """The lines of pages that rows (name, text) mean; counts those whose page cannot be read.
+
+    Raises HTRError where these are more than 5 %.
+    """
+    pictures: dict[int, PagePicture | HTRError] = {}
+    candidates, scaled, lost = [], 0, sum(count for *_, count in source.pages.lost)
+    for name, text in rows:
+        page, line = source.lines.of[name]
+        if page not in pictures:
+            described = source.pages.described[page]
+            try:
+                pictures[page] = picture_of(described)
+                scaled += described.page.size not in (None, pictures[page].size)
+            except HTRError as error:
+                pictures[page] = error
+        if isinstance(pictures[page], HTRError):
+            counts["of a page that cannot be read"] += 1
+        else:
+            candidates.append(Candidate(name, text, PageLine(name, pictures[page], line)))
+    reasons = [reason for reason in pictures.values() if isinstance(reason, HTRError)]
+    lost += counts["of a page that cannot be read"]
+    if lost > MOST_LOST * (lost + len(candidates)):
+        reason = [*reasons, *(reason for _, reason, _ in source.pages.lost)][0]
+        raise HTRError(f"{lost:,} of the {lost + len(candidates):,} lines in {source.name} are of no use: {reason}")
+    source.notes += [f"pages that cannot be read: {len(reasons):,}, such as {reasons[0]}"] if reasons else []
+    if scaled:
+        source.notes.append(f"pages whose picture has another size than their file says, scaled: {scaled:,}")
+    return candidates
+
+
+def rare_characters(texts: Iterable[str], most: int, known: str) -> str:
+    """The characters that occur `most` times or less in many texts, but for those that are known; "" in few texts."""
+    texts = list(texts)
+    counts = Counter(itertools.chain.from_iterable(texts)) if len(texts) >= FEWEST_RARE else Counter()
+    return "".join(sorted(each for each, count in counts.items() if count <= most and each not in known))
+
+
+def page_by_page(candidates: list[Candidate], wanted: int) -> list[Candidate]:
+    """Candidates in the order in which they are read: of those wanted first, all lines of a page after each other."""
+    if not any(isinstance(each.path, Part) for each in candidates[:1]):
+        return candidates
+    ordered, step = [], max(1, wanted)
+    while len(ordered) < len(candidates):
+        several = candidates[len(ordered) : len(ordered) + step]
+        first = {}
+        for n, each in enumerate(several):
+            first.setdefault(id(each.path.whole), n)
+        ordered += sorted(several, key=lambda each: first[id(each.path.whole)])
+        step = max(1, wanted // 20)  # in the place of those that turn out to be of no use
+    return ordered
 
 
 def check_missing(source: Source, matches: Matches, found: int, links: int, names: Sequence[str]) -> None:
@@ -230,22 +314,38 @@ def check_missing(source: Source, matches: Matches, found: int, links: int, name
 
 
 def split_of(
-    candidates: Sequence[tuple[str, str]], split: str, seed: int
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]], str]:
+    candidates: Sequence[Candidate], split: str, seed: int, source: Source
+) -> tuple[list[Candidate], list[Candidate], str]:
     """One set of lines that have no split, the others, and what these count as.
 
-    A tenth validates, 1 line at least and 1,000 at most. Which ones depends on the seed and their names alone, so that
-    a line keeps its set when others are added, as far as possible. Raises HTRError where there are fewer than 2.
+    A tenth validates: of pictures, 1 at least and 1,000 at most; of pages, whole documents, as far as their names tell.
+    Which ones depends on the seed and their names alone, so that a line keeps its set when others are added, as far as
+    possible. Raises HTRError where there are fewer than 2 lines.
     """
     if len(candidates) < 2:
         raise HTRError(
-            f"there are {len(candidates)} labelled images, of which none can be kept for validation: label at least 2"
+            f"there are {len(candidates)} labelled {'lines' if source.lines else 'images'}, of which none can be kept"
+            " for validation: label at least 2"
         )
-    drawn = sorted(candidates, key=lambda line: hashlib.blake2b(f"{seed} {line[0]}".encode(errors="replace")).digest())
-    count = min(MOST_VALIDATED, max(1, round(len(candidates) / 10)))
-    kept = {name for name, _ in drawn[:count]}
-    validation = [line for line in candidates if line[0] in kept]
-    train = [line for line in candidates if line[0] not in kept]
+
+    def drawn(names: Iterable[str]) -> list[str]:
+        return sorted(names, key=lambda name: hashlib.blake2b(f"{seed} {name}".encode(errors="replace")).digest())
+
+    documents = source.lines.documents if source.lines else {}
+    sizes = Counter(documents.get(each.name, each.name) for each in candidates)
+    if len(sizes) > 1 and documents:
+        enough = round(len(candidates) / 10)
+    else:  # pictures, or the lines of a single document
+        documents, sizes = {}, Counter(each.name for each in candidates)
+        enough = min(MOST_VALIDATED, max(1, round(len(candidates) / 10)))
+    kept, count = set(), 0
+    for name in drawn(sizes)[:-1]:
+        if count >= enough:
+            break
+        kept.add(name)
+        count += sizes[name]
+    validation = [each for each in candidates if documents.get(each.name, each.name) in kept]
+    train = [each for each in candidates if documents.get(each.name, each.name) not in kept]
     return (train, validation, "kept for validation") if split == "train" else (validation, train, "for training")
 
 
@@ -257,14 +357,14 @@ def links_out(listing: Listing, folder: Path, data_dir: str | os.PathLike) -> se
 
 
 def usable_images(
-    config: Config, folder: Path, candidates: Sequence[tuple[str, str]], wanted: int, fits: Fits, sample: Sample
+    config: Config, candidates: Sequence[Candidate], wanted: int, fits: Fits, sample: Sample
 ) -> Iterator[np.ndarray]:
     """Decode candidates in their order until `wanted` are usable; yields these, and records all in `sample`."""
-    images = read_images([folder / filename for filename, _ in candidates], geometry(config), config.WORKERS)
+    images = read_images([each.path for each in candidates], geometry(config), config.WORKERS)
     for i, image in enumerate(images):
         if isinstance(image, ImageError):
             sample.unreadable.append((i, str(image)))
-        elif not fits(candidates[i][1], image.pixels.shape[1]):
+        elif not fits(candidates[i].text, image.pixels.shape[1]):
             sample.too_long.append(i)
         else:
             sample.used.append(i)
@@ -296,28 +396,35 @@ def keep_in_file(split: str, key: str, images: Iterable[np.ndarray], sample: Sam
     return packed, Sample(**facts)
 
 
-def fingerprint(config: Config, folder: Path, candidates: Sequence[tuple[str, str]], wanted: int) -> str:
+def state_of(path: str | PageLine) -> tuple:
+    """What changes when an image does: the size and time of its file, and where in it a line lies."""
+    try:
+        status = os.stat(path.files[0] if isinstance(path, PageLine) else path)
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, path.place_key() if isinstance(path, PageLine) else ""
+
+
+def fingerprint(config: Config, candidates: Sequence[Candidate], wanted: int) -> str:
     """Changes whenever the images that `load_lines` takes would: with a file, a text or a setting."""
     settings = (PREPROCESSING, wanted, *geometry(config))
     digest = hashlib.blake2b(repr(settings).encode())
-    for filename, text in candidates:
-        try:
-            status = os.stat(f"{folder}/{filename}")
-            state = (filename, text, status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = (filename, text)
-        digest.update(repr(state).encode("utf-8", "surrogateescape"))
+    for each in candidates:
+        digest.update(repr((each.name, each.text, *state_of(each.path))).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def key_of(folder: Path, lines: Sequence[tuple[str, str]]) -> str:
+def key_of(lines: Sequence[Candidate]) -> str:
     """Changes with the texts, and with the sizes of the pictures' files and the bytes of some of them."""
     digest, step = hashlib.blake2b(digest_size=16), max(1, len(lines) // SAMPLED_BYTES)
-    for n, (filename, text) in enumerate(lines):
+    for n, each in enumerate(lines):
+        path = each.path.files[0] if isinstance(each.path, PageLine) else each.path
         with contextlib.suppress(OSError):
-            digest.update(repr((text, os.stat(f"{folder}/{filename}").st_size)).encode("utf-8", "surrogateescape"))
+            digest.update(repr((each.text, os.stat(path).st_size)).encode("utf-8", "surrogateescape"))
+            if isinstance(each.path, PageLine):
+                digest.update(each.path.place_key().encode())
             if n % step == 0:
-                digest.update(Path(folder, filename).read_bytes())
+                digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 
 

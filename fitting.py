@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from dataset import geometry, label_rules
 from htr.decoding.confidence import Calibration, Ngrams
 from htr.decoding.lexicon import TRIGRAMS, Lexicon, Prior, fit_prior, spelling_of
-from htr.pictures.images import ImageError, find_files, read_images
+from htr.pictures.images import ImageError, read_images
 from htr.results.scores import FEWEST
 from htr.system import parallel
 from htr.system.scripts import HTRError
-from reading import Evidence, Job, MaybeImage, Reader, pixels_of, truth_of
+from reading import Evidence, Job, MaybeImage, Reader, found_of, pixels_of, truth_of
 from utils import is_shipped, load_checkpoint, only_training, restore_settings, save_checkpoint
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def calibrate_on(job: Job) -> Job:
     """
     if parallel.world() > 1:
         raise HTRError("--calibrate needs a single process: run it without torchrun")
-    found = find_files(job.paths)
+    found, _ = found_of(job)
     settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
     labels = truth_of(job, found, settings).labels
     labelled = [(path, labels[name]) for name, path in found.files if name in labels]

@@ -4,6 +4,7 @@
     python predict.py scans/ letter.png    # folders and images of your own
     python predict.py --demo               # drawn names, with what `train.py --demo` learned
     python predict.py scans/ --resume      # after a run that was stopped: only what it had not read yet
+    python predict.py scans/ --pages       # pages whose lines are in ALTO or PAGE files: text and PAGE XML of each
     python predict.py --export names.onnx  # the network for ONNX Runtime: --model-path names.onnx reads without PyTorch
 
 Writes output/predictions.csv and output/predictions.txt and prints a summary. In Python:
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import DEMO, SHIPPED_WEIGHTS, Config, add_flags, flag_named, typed_settings
+from config import DEMO, SHIPPED_LINES, SHIPPED_WEIGHTS, Config, add_flags, flag_named, typed_settings
 from htr.system.scripts import HTRError, run
 
 if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
@@ -34,13 +35,15 @@ if TYPE_CHECKING:  # imported in the functions, so that --help answers at once
 READING_TIMEOUT = 600  # seconds in which a process has read its next few hundred images
 
 
-def weights_to_use(model_path: str | Path, default: str | Path = Config.MINI_MODEL_PATH) -> Path:
+def weights_to_use(
+    model_path: str | Path, default: str | Path = Config.MINI_MODEL_PATH, shipped: Path = SHIPPED_WEIGHTS
+) -> Path:
     """`model_path`, or the shipped weights if it is the default and does not exist; says so.
 
     Without PyTorch, these are the ones that ONNX Runtime reads with.
     """
-    if Path(model_path) == Path(default) and not Path(model_path).exists() and SHIPPED_WEIGHTS.exists():
-        shipped = SHIPPED_WEIGHTS if importlib.util.find_spec("torch") else SHIPPED_WEIGHTS.with_suffix(".onnx")
+    if Path(model_path) == Path(default) and not Path(model_path).exists() and shipped.exists():
+        shipped = shipped if importlib.util.find_spec("torch") else shipped.with_suffix(".onnx")
         print(f"there is no {model_path} yet: reading with the weights shipped as weights/{shipped.name}")
         return shipped
     return Path(model_path)
@@ -58,8 +61,8 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, spelling, html, spreadsheet, resume, calibrate, device, batch_size, workers, picture_column, text_column
-    (see `reading.Job`).
+    lexicon, spelling, pages, html, spreadsheet, resume, calibrate, device, batch_size, workers, picture_column,
+    text_column (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
@@ -77,7 +80,8 @@ def predict_batch(
     if isinstance(image_dir, (str, os.PathLike)) and Path(image_dir) == default and not default.exists():
         paths = [default.parent]  # the dataset's flat layout
     rows: list[dict[str, Any]] = []
-    job = Job(weights_to_use(model_path), paths, output_dir if save_csv else None, **options)
+    shipped = SHIPPED_LINES if options.get("pages") else SHIPPED_WEIGHTS
+    job = Job(weights_to_use(model_path, shipped=shipped), paths, output_dir if save_csv else None, **options)
     outcome = read_and_report(job, rows.append)
     return pd.DataFrame(rows, columns=outcome.columns)
 
@@ -119,6 +123,8 @@ def read_and_report(job: "Job", keep: Callable[[dict[str, Any]], Any] = lambda r
         print(f"written to {Path(job.output_dir, 'report.html')}: open it in a browser")
     if job.output_dir:
         others = "predictions.txt, predictions.xlsx" if job.spreadsheet else "predictions.txt"
+        if job.pages:
+            others += f", pages in {Path(job.output_dir, 'pages')} and their lines in {Path(job.output_dir, 'lines')}"
         print(f"written to {Path(job.output_dir, 'predictions.csv')} and {others}")
     if outcome.failed:
         count, first = len(outcome.failed), outcome.failed[0]
@@ -138,6 +144,8 @@ def main() -> int:
                         " against what the network sees")  # fmt: skip
     parser.add_argument("--spelling", action="store_true", help="weigh what the network sees against how the training"
                         " labels are spelled; a lexicon does that, too")  # fmt: skip
+    parser.add_argument("--pages", action="store_true", help="each image is a page, whose lines are in an ALTO or PAGE"
+                        " file: also write its text and PAGE XML, and its lines as images")  # fmt: skip
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look through the readings")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels and keep it"
                         " in the checkpoint; with --lexicon also how that, and spelling, is weighed")  # fmt: skip
@@ -152,6 +160,8 @@ def main() -> int:
         config = Config(**(DEMO if args.demo else {}) | typed_settings(args))
     except ValueError as error:
         parser.error(str(error))
+    if args.pages and args.demo:
+        parser.error("--demo draws single names, not pages: leave --pages out")
     if args.calibrate and not (args.labels or args.demo):
         parser.error("--calibrate needs --labels CSV, the true texts of images that the network was not trained on")
     given = {name for name, value in vars(args).items() if value not in (None, False, [])}
@@ -198,12 +208,12 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         if not args.paths and not labels:
             labels = find_labels(config.DATA_DIR, "test")
     return Job(
-        weights_to_use(config.MINI_MODEL_PATH, default_model_path),
+        weights_to_use(config.MINI_MODEL_PATH, default_model_path, SHIPPED_LINES if args.pages else SHIPPED_WEIGHTS),
         args.paths or [find_images(config.DATA_DIR, "test")],
         output_dir,
         labels,
         args.lexicon,
-        **{name: getattr(args, name) for name in ("spelling", "html", "spreadsheet", "resume", "calibrate")},
+        **{name: getattr(args, name) for name in ("spelling", "pages", "html", "spreadsheet", "resume", "calibrate")},
         device=config.DEVICE,
         batch_size=getattr(args, "BATCH_SIZE", None),
         workers=config.WORKERS,

@@ -17,15 +17,17 @@ from dataset import geometry, label_rules
 from htr.decoding.confidence import FLOOR, Calibration, Ngrams
 from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
 from htr.decoding.lexicon import Choice, Lexicon, Prior
-from htr.pictures.images import Decoded, Found, ImageError, find_files, read_images
+from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images
 from htr.results.known import Known, known_labels
 from htr.results.report import LeastSure, write_report
 from htr.results.scores import LABEL_COLUMNS, Truth
 from htr.results.tables import Journal, Row, only_reading, write_predictions
+from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, pages_to_read, write_page
 from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
 from htr.texts.labels import Alphabet, Columns
+from htr.texts.pages import pages_beside
 from utils import (
     Network,
     is_onnx,
@@ -229,11 +231,11 @@ class Job:
 
     paths: images, folders, or pictures in memory (see `htr.pictures.images.Held`). output_dir: None writes nothing.
     labels: a table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the
-    training labels are spelled. html, spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run
-    had read. calibrate: whether `fitting.calibrate_on` is asked for; reading itself does not look at it. device: a name
-    or a torch.device. batch_size: None leaves it to the network. workers: threads that decode images. picture_column,
-    text_column: of tables of labels, where several could be meant. Raises WrongUse where these contradict each other,
-    and TypeError where they are of the wrong type.
+    training labels are spelled. pages: whether each picture is a page, whose lines are read. html, spreadsheet: write
+    report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether `fitting.calibrate_on`
+    is asked for; reading itself does not look at it. device: a name or a torch.device. batch_size: None leaves it to
+    the network. workers: threads that decode images. picture_column, text_column: of tables of labels, where several
+    could be meant. Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -242,6 +244,7 @@ class Job:
     labels: str | Path | None = None
     lexicon: str | Path | None = None
     spelling: bool = False
+    pages: bool = False
     html: bool = False
     spreadsheet: bool = False
     resume: bool = False
@@ -275,6 +278,7 @@ class Outcome:
 
     job: Job
     found: Found
+    pages: list[ReadPage] | None  # where the job is one of pages
     columns: tuple[str, ...]
     truth: Truth | None
     least_sure: LeastSure | None
@@ -282,7 +286,7 @@ class Outcome:
     done: int = 0  # images with a row, of those in `found`
     new: int = 0  # of which were read by this run, not taken over from a stopped one
     seconds: float = 0.0
-    pages: int = 0  # after the first, which are not read
+    pages_left: int = 0  # after the first, which are not read
     of_many_pages: str = ""  # the first file that has some
     shown: list[Row] = field(default_factory=list)  # the first readings
     failed: list[str] = field(default_factory=list)  # a line for each image that could not be read
@@ -290,7 +294,7 @@ class Outcome:
     def add(self, row: Row, path: Path) -> None:
         self.done += 1
         if row.get("PAGES", 1) > 1:
-            self.pages += row["PAGES"] - 1
+            self.pages_left += row["PAGES"] - 1
             self.of_many_pages = self.of_many_pages or printable(row["FILENAME"], 200)
         if self.least_sure is not None:
             self.least_sure.add(row, path)
@@ -314,15 +318,21 @@ class Outcome:
         if model_path.is_relative_to(Path.cwd()):
             model_path = model_path.relative_to(Path.cwd())
         read, speed = total - len(self.failed), self.new / self.seconds
-        lines = [f"read {read:,} of {total:,} images with {printable(str(model_path))}, {speed:.0f} images/s"]
+        what = "images" if self.pages is None else "lines"
+        of_pages = "" if self.pages is None else f" of {sum(not page.error for page in self.pages):,} pages"
+        read_with = printable(str(model_path))
+        lines = [f"read {read:,} of {total:,} {what}{of_pages} with {read_with}, {speed:.0f} {what}/s"]
+        if blank := sum(not page.error and not page.lines for page in self.pages or ()):
+            lines.append(f"pages whose file has no lines: {blank:,}")
         if self.new < total:
             lines.append(f"of these, read by the run before: {total - self.new:,}")
         if self.found.others:
             lines.append(f"files passed over, as no images: {self.found.others:,}")
         if self.found.again:
             lines.append(f"images reached a second time, read once: {self.found.again:,}")
-        if self.pages:
-            lines.append(f"pages after the first of a file, not read: {self.pages:,} ({self.of_many_pages} has some)")
+        if self.pages_left:
+            some = f"{self.pages_left:,} ({self.of_many_pages} has some)"
+            lines.append(f"pages after the first of a file, not read: {some}; --pages reads all")
         if self.found.linked_folders:
             lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
         if self.truth:
@@ -336,14 +346,14 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
-    found = find_files(job.paths)
+    found, pages = found_of(job)
     reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
     if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, reader.config) if job.labels else None
-    columns = reader.columns + (LABEL_COLUMNS if truth else ())
+    columns = reader.columns + (LABEL_COLUMNS if truth else ()) + (PAGE_COLUMNS if pages is not None else ())
     known = known_of(job, found, reader.config) if job.html else None
-    outcome = Outcome(job, found, columns, truth, LeastSure() if job.html else None, known)
+    outcome = Outcome(job, found, pages, columns, truth, LeastSure() if job.html else None, known)
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:
             stack.enter_context(only_reading(job.output_dir))
@@ -357,13 +367,27 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
                 keep(row)
         except KeyboardInterrupt as stop:
             signum = stop.signum if isinstance(stop, Interrupted) else signal.SIGINT
-            message = f"stopped after {outcome.done:,} of {len(found.files):,} images"
+            what = "images" if pages is None else "lines"
+            message = f"stopped after {outcome.done:,} of {len(found.files):,} {what}"
             resumable = ": the same command with --resume reads the rest" if job.output_dir else ""
             raise Interrupted(signum, message + resumable) from None
         outcome.seconds = time.perf_counter() - started
         if job.html and parallel.rank() == 0:
-            write_page(outcome)
+            write_html(outcome)
     return outcome
+
+
+def found_of(job: Job) -> tuple[Found, list[ReadPage] | None]:
+    """The images that a job reads and, where they are pages, these: then the images are their lines."""
+    found = find_files(job.paths)
+    if not job.pages:
+        return found, None
+    pictures = [path for _, path in found.files if not isinstance(path, Held)]
+    output_dir = Path(job.output_dir) if job.output_dir else None
+    pages = pages_to_read(found.files, pages_beside(pictures, found.folders), output_dir)
+    files = [file for page in pages for file in page.files()]
+    folders = [output_dir / LINES] if output_dir else []
+    return found._replace(files=files, folders=folders, others=0), pages
 
 
 def truth_of(job: Job, found: Found, config: Config) -> Truth:
@@ -384,7 +408,8 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     outcome.new = len(todo)
     fresh = reader.rows([files[n] for n in todo], job.batch_size or reader.network.in_batch, job.workers)
     if rank or journal is None:  # the first process writes for all
-        yield from outcome.truth.compare(fresh) if outcome.truth else fresh
+        compared = outcome.truth.compare(fresh) if outcome.truth else fresh
+        yield from with_pages(compared, outcome)
         return
     if not job.resume and journal.path.exists():
         print(f"{journal.path} of a stopped run is replaced; --resume would have continued it")
@@ -392,10 +417,25 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     merged = ((path, kept.get(path) or next(fresh), path not in kept) for _, path in files)
     with journal.written(merged) as rows:
         compared = outcome.truth.compare(rows) if outcome.truth else rows
-        yield from write_predictions(compared, job.output_dir, outcome.columns, job.spreadsheet)
+        placed = with_pages(compared, outcome)
+        yield from write_predictions(placed, job.output_dir, outcome.columns, job.spreadsheet)
 
 
-def write_page(outcome: Outcome) -> None:
+def with_pages(rows: Iterator[Row], outcome: Outcome) -> Iterator[Row]:
+    """Pass rows through; those of lines with PAGE_COLUMNS, and each page is written when its last line is read."""
+    if outcome.pages is None:
+        yield from rows
+        return
+    for page in outcome.pages:
+        own = []
+        for row in page.rows(rows):
+            own.append(row)
+            yield row
+        if outcome.job.output_dir and parallel.rank() == 0 and not page.error:
+            write_page(page, own, Path(outcome.job.output_dir))
+
+
+def write_html(outcome: Outcome) -> None:
     """Write report.html to the job's folder."""
     comparison = outcome.truth.comparison if outcome.truth else None
     path, total = Path(outcome.job.output_dir, "report.html"), len(outcome.least_sure)

@@ -77,7 +77,7 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
         if pretrained:
             checkpoint = load_checkpoint(pretrained)
             config, known = pretrained_settings(checkpoint, config, given, pretrained)
-        train_lines, validation_lines, alphabet = load_data(config, known, grow=True)
+        train_lines, validation_lines, alphabet = load_data(config, known, grow=True, keep=not args.dry_run)
         if pretrained:
             chosen = {name: value for name, value in schedule(len(train_lines)).items() if name not in given}
             config = dataclasses.replace(config, **chosen)

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from config import CHANGEABLE, Config, flag_named
 from dataset import (
     IN_MEMORY,
+    LINE_COST,
     Lines,
     batches_by_width,
     batches_in_order,
@@ -372,29 +373,35 @@ def save_state(state: State) -> None:
 # -------------------------------------------------------------------------------------------------- data
 
 
-def load_data(config: Config, alphabet: Alphabet | None = None, grow: bool = False) -> tuple[Lines, Lines, Alphabet]:
+def load_data(
+    config: Config, alphabet: Alphabet | None = None, grow: bool = False, keep: bool = True
+) -> tuple[Lines, Lines, Alphabet]:
     """Training lines, validation lines and the alphabet, by default that of the training texts; says what is left out.
 
     With `grow`, a given alphabet gets the characters that it lacks; otherwise raises HTRError where there are such.
+    keep: whether lines that were cut out of pages are kept for the next run.
     """
 
     def fits(text: str, width: int) -> bool:
         return frames_needed(to_visual(text) if config.VISUAL_ORDER else text) <= CRNN.frames(width)
 
-    in_memory = IN_MEMORY if parallel.world() == 1 else 0  # processes share a file
+    in_memory = IN_MEMORY * (1 if keep else LINE_COST) if parallel.world() == 1 else 0  # processes share a file
     with parallel.first_process_first():
-        train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, in_memory)
-        validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory)
+        known = alphabet.characters if alphabet else ""
+        train_lines = load_lines(config, "train", config.NUM_SAMPLES, fits, in_memory, known)
+        validation_lines = load_lines(config, "validation", config.VALIDATION_SAMPLES, fits, in_memory, known)
         print(f"data: {printable(train_lines.origin(validation_lines, config.SEED))}")
         sources = (lines.source for lines in (train_lines, validation_lines))
         for note in dict.fromkeys(f"{Path(each.name).name}: {note}" for each in sources for note in each.notes):
             print(printable(note))
         print(f"train: {train_lines.summary()}")
         print(f"validation: {validation_lines.summary()}")
+        if train_lines.rare:
+            print(f"rare characters, which are not learned: {printable(train_lines.rare)!r}")
     # Characters that only validation has may look like known ones, and count in the loss then.
-    used = Alphabet.of(
-        train_lines.texts + validation_lines.texts * (grow and alphabet is not None), config.VISUAL_ORDER
-    )
+    texts = train_lines.texts + validation_lines.texts * (grow and alphabet is not None)
+    rare = str.maketrans("", "", train_lines.rare)
+    used = Alphabet.of([text.translate(rare) for text in texts] if rare else texts, config.VISUAL_ORDER)
     alphabet = alphabet.grown(used) if alphabet and grow else alphabet or used
     if unknown := "".join(sorted(set(used.characters) - set(alphabet.characters))):
         raise HTRError(

@@ -1,7 +1,7 @@
 """The parts of the handwriting reader that know neither its settings nor its network, in the order of the data.
 
-    system -> pictures, texts -> decoding -> results
+    system -> pictures -> texts -> decoding -> results
 
-A group imports only itself and groups to its left; pictures and texts do not know each other. Nothing here imports the
-modules at the top of the repository; what a part needs of a setting is passed in.
+A group imports only itself and groups to its left. Nothing here imports the modules at the top of the repository; what
+a part needs of a setting is passed in.
 """

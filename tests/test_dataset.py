@@ -143,7 +143,7 @@ def test_no_file_outside_the_dataset_is_opened(tmp_path, monkeypatch):
     lines = load_lines(config, "train", 0, fits)
     assert lines.texts.count("B") == 1
     assert (lines.counts["image missing"], lines.counts["link out of the dataset"]) == (3, 1)
-    assert {path.resolve().parent for path in opened} == {images, tmp_path / "data"}
+    assert {Path(path).resolve().parent for path in opened} == {images, tmp_path / "data"}
     linked = Config(DATA_DIR=str(tmp_path / "linked"), WORKERS=0)  # as a whole it may lie anywhere
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "CSV").symlink_to(tmp_path / "data" / "CSV")

@@ -11,8 +11,8 @@ SHARED = {"config", "model", "dataset", "utils"}
 GROUPS = {  # of parts, and which other groups each may import
     "system": (),
     "pictures": ("system",),
-    "texts": ("system",),
-    "decoding": ("system", "texts"),
+    "texts": ("system", "pictures"),
+    "decoding": ("system", "pictures", "texts"),
     "results": ("system", "pictures", "texts", "decoding"),
 }
 PARTS = {f"htr.{path.parent.name}.{path.stem}" for path in (ROOT / "htr").glob("*/*.py") if path.stem != "__init__"}

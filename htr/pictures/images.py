@@ -5,8 +5,10 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -27,6 +29,7 @@ SIGNATURES = {  # of images that nothing here decodes: bytes from a position on
 MAX_BYTES = 500_000_000  # a larger file is refused before it is opened,
 MAX_PIXELS = 50_000_000  # a larger image before it is decoded
 MOST_REPAIRED = 50_000_000  # bytes of a file that is given a second try
+LEVELLED = "Levels"  # a text in a PNG whose levels are those of the page that it was cut out of
 PREPROCESSING = 3  # to be raised whenever `load_image` gives other pixels
 
 # An image is read or refused; what Pillow finds odd about it helps nobody who reads a hundred thousand.
@@ -49,6 +52,20 @@ class Geometry(NamedTuple):
     max_scale: float
     max_width: int
     levels: bool = True
+
+
+class Part(os.PathLike):
+    """A line that shares its file with others, under a name of its own.
+
+    whole: has a method `read(parts, geometry)`, which reads several in one go and returns for each what `load_image`
+    returns, or the ImageError. files: those that it comes from, its picture first.
+    """
+
+    def __init__(self, name: str, whole: Any, files: Sequence[Path]):
+        self.name, self.whole, self.files = name, whole, files
+
+    def __fspath__(self) -> str:
+        return self.name
 
 
 class Decoded(NamedTuple):
@@ -92,15 +109,54 @@ class Held(os.PathLike):
         return self.name
 
 
-def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
-    """Decode an image file, or a picture in memory. Returns its first page, and the number of its pages.
+def open_image(
+    path: str | os.PathLike, size: tuple[int, int] | None = None, number: int = 0
+) -> tuple[Image.Image, int]:
+    """Decode an image file, or a picture in memory. Returns its page of that number, and how many it has.
 
     With `size`, a JPEG may be decoded smaller, but not below that. Raises ImageError where the file is missing, is no
-    image, is damaged or is too large.
+    image, is damaged or is too large, or has no such page.
     """
+    return _opened(path, lambda file, length: _decode_or_repair(file, length, size, number))
+
+
+class Shape(NamedTuple):
+    """What the head of an image file says, or a picture in memory.
+
+    size: (width, height) in pixels as viewers show it; stored: before it is turned by its EXIF tag. pages: how many it
+    has. dots_per_inch: None where it does not say.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    pages: int
+    dots_per_inch: float | None
+
+
+def shape_of(path: str | os.PathLike, number: int = 0) -> Shape:
+    """The shape of an image's page of that number. Raises ImageError as `open_image` does, but for damaged pixels."""
+
+    def look(file: IO[bytes], length: int) -> tuple[Image.Image, int]:
+        image = Image.open(file, formats=FORMATS)
+        pages = _pages(image)
+        _seek(image, number, pages)
+        image.getexif()  # while the file is open
+        return image, pages
+
+    image, pages = _opened(path, look)
+    _check_size(*image.size)
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    dots = image.info.get("dpi", (0, 0))[0]
+    return Shape(image.size[::-1] if turned else image.size, image.size, pages, float(dots) or None)
+
+
+def _opened(
+    path: str | os.PathLike, decode: Callable[[IO[bytes], int], tuple[Image.Image, int]]
+) -> tuple[Image.Image, int]:
+    """What `decode` returns of a file and its length; whatever it raises becomes an ImageError."""
     try:
         if isinstance(path, Held):
-            return _open_held(path.content)
+            return _open_held(path.content, decode)
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("is a folder" + ("" if os.access(path, os.R_OK | os.X_OK) else " that cannot be searched"))
@@ -109,7 +165,7 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
         if status.st_size > MAX_BYTES:
             raise ImageError(f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
         with open(path, "rb") as file:  # by its path, Pillow would map a TIFF, and misread one that is turned
-            return _decode_or_repair(file, status.st_size, size)
+            return decode(file, status.st_size)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -123,11 +179,11 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
         raise ImageError(f"cannot be read: {printable(reason, 200)}") from error
 
 
-def _open_held(content: Image.Image | bytes | np.ndarray) -> tuple[Image.Image, int]:
+def _open_held(content: Image.Image | bytes | np.ndarray, decode: Callable) -> tuple[Image.Image, int]:
     if isinstance(content, bytes):
         if len(content) > MAX_BYTES:
             raise ImageError(f"has {len(content):,} bytes, more than {MAX_BYTES:,}")
-        return _decode_or_repair(io.BytesIO(content), len(content))
+        return decode(io.BytesIO(content), len(content))
     if isinstance(content, np.ndarray):
         return _of_array(content), 1
     _check_size(content.width, content.height)
@@ -155,11 +211,13 @@ def _of_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _decode_or_repair(file: IO[bytes], length: int, size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
+def _decode_or_repair(
+    file: IO[bytes], length: int, size: tuple[int, int] | None, number: int
+) -> tuple[Image.Image, int]:
     try:
-        return _decode(file, size)
+        return _decode(file, size, number)
     except (OSError, ValueError) as error:
-        repaired = None if length > MOST_REPAIRED else _decode_anyway(file, error)
+        repaired = None if number or length > MOST_REPAIRED else _decode_anyway(file, error)
         if repaired is None:
             raise
         return repaired
@@ -170,17 +228,25 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}")
 
 
-def _decode(file: IO[bytes], size: tuple[int, int] | None = None) -> tuple[Image.Image, int]:
+def _decode(file: IO[bytes], size: tuple[int, int] | None = None, number: int = 0) -> tuple[Image.Image, int]:
     file.seek(0)
     image = Image.open(file, formats=FORMATS)
-    _check_size(image.width, image.height)
     pages = _pages(image)
+    _seek(image, number, pages)
+    _check_size(image.width, image.height)
     if image.format == "TIFF" and image.tag_v2.get(284) == 2 and set(image.tag_v2.get(258, (8,))) - {1, 8}:
         return _planes(image, file), pages
     if size:
-        image.draft("L", size)
+        image.draft(image.mode, size)
     image.load()
     return image, pages
+
+
+def _seek(image: Image.Image, number: int, pages: int) -> None:
+    if number >= pages:
+        raise ImageError(f"has {pages} pages, and no page {number + 1}")
+    if number:
+        image.seek(number)
 
 
 def _pages(image: Image.Image) -> int:
@@ -358,8 +424,14 @@ def to_line(image: Image.Image, geometry: Geometry) -> np.ndarray:
     as those of a tall one. Returns grey uint8 (height, W), white paper = 255; an image wider than `geometry.max_width`
     is squeezed to it. Raises ImageError where its values are not finite.
     """
+    levelled = LEVELLED in image.info
     grey = to_grey(image, geometry.levels)
-    grey = cut_margins(normalise_levels(grey) if geometry.levels else grey)
+    return scaled_line(normalise_levels(grey) if geometry.levels and not levelled else grey, geometry)
+
+
+def scaled_line(grey: Image.Image, geometry: Geometry) -> np.ndarray:
+    """The last steps of `to_line`: crop the margins of a mode-L image and scale it."""
+    grey = cut_margins(grey)
     scale = min(geometry.height / grey.height, geometry.max_scale)
     width = min(max(1, round(grey.width * scale)), geometry.max_width)
     height = max(1, round(grey.height * scale))
@@ -373,27 +445,36 @@ def read_images(
 ) -> Iterator[Decoded | ImageError]:
     """Read image files on `workers` threads (0 = on the calling one), in order and at most two windows ahead.
 
-    Yields what `load_image` returns, or the ImageError that it raised.
+    Parts of one file that follow each other are read together. Yields what `load_image` returns, or the ImageError that
+    it raised.
     """
 
-    def read(path):
+    def read(several: list) -> list[Decoded | ImageError]:
         try:
-            return load_image(path, geometry)
+            if isinstance(several[0], Part):
+                return several[0].whole.read(several, geometry)
+            return [load_image(path, geometry) for path in several]
         except ImageError as error:
-            return error
+            return [error] * len(several)
 
+    files = groupby(paths, lambda path: id(path.whole if isinstance(path, Part) else path))
+    tasks = (list(group) for _, group in files)
     if workers == 0:
-        yield from map(read, paths)
+        for task in tasks:
+            yield from read(task)
         return
     with ThreadPoolExecutor(workers) as pool:
-        pending = []
+        pending, waiting = deque(), 0
         try:
-            for start in range(0, len(paths), window):
-                pending.append([pool.submit(read, path) for path in paths[start : start + window]])
-                if len(pending) == 2:
-                    yield from (future.result() for future in pending.pop(0))
-            for futures in pending:
-                yield from (future.result() for future in futures)
+            for task in tasks:
+                pending.append((pool.submit(read, task), len(task)))
+                waiting += len(task)
+                while waiting > 2 * window:
+                    future, count = pending.popleft()
+                    waiting -= count
+                    yield from future.result()
+            for future, _ in pending:
+                yield from future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -14,6 +14,7 @@ MOST_PIXELS = 1_000_000  # a larger image is reduced first
 FAINTEST = 0.03  # share of the light that ink takes away at least
 FEWEST = 12  # pixels that make a writing; fewer are dust on a blank page
 STRONG, FAINT = 0.5, 0.25  # of the writing's darkness: what surely belongs to it; what may not
+MOST_SAMPLED = 100_000  # pixels of a page that tell its levels
 CANVAS = 0.6  # what surrounds the paper is darker than this share of it
 
 
@@ -94,6 +95,48 @@ def to_black_on_white(pixels: np.ndarray) -> np.ndarray:
     dark = without_faint(dark, broad, ink, black)
     strength = np.clip((dark - floor) / (black - floor), 0, 1) * dilate(ink, 5)
     return np.rint(255 * (1 - strength)).astype(np.uint8)
+
+
+def normalise_page(pixels: np.ndarray, height: float, written: np.ndarray) -> np.ndarray:
+    """Make paper white and ink black on a page of many lines, which keeps its size.
+
+    pixels: uint8 (H, W). height: of its usual line in pixels. written: bool (H, W), where the lines are: the levels are
+    those of all of them, so that a line that holds little ink, or only a fold, is no different from the others. Returns
+    uint8 (H, W), paper 255, ink about 0.
+    """
+    step = max(1, np.count_nonzero(written) // MOST_SAMPLED)
+    low, paper, high = np.percentile(pixels[written][::step], (1, 50, 99))
+    if high - paper > paper - low:  # light ink
+        pixels, paper, low, high = 255 - pixels, 255 - paper, 255 - high, 255 - low
+    noise = noise_of(pixels[:: 1 + len(pixels) // 512].astype(np.float32))
+    blank = np.full(pixels.shape, 255, dtype=np.uint8)
+    if high - low <= max(4, 6 * noise):
+        return blank
+    size = max(9, round(0.4 * height)) | 1
+    light = erode(dilate(pixels, size), size)
+    shares = (1 / np.maximum(np.arange(256), max(paper, 1) / 4)).astype(np.float32)
+    dark = (light - pixels) * shares[light]
+    dark -= np.median(dark[written][::step])
+    np.clip(dark, 0, 1, out=dark)
+    deviation = max(1.4826 * float(np.median(dark[written][::step])), noise / max(paper, 1))
+    ink = dark > max(FAINTEST, 5 * deviation)
+    ink &= neighbours(ink) >= 3  # no single pixels
+    writing = dark[ink & written]
+    if len(writing) < FEWEST:
+        return blank
+    black = min(1.0, float(np.percentile(writing[:: max(1, len(writing) // MOST_SAMPLED)], 75)) / 0.85)
+    floor = min(2 * deviation, 0.5 * black)
+    dark -= floor
+    dark *= 255 / (black - floor)
+    np.clip(dark, 0, 255, out=dark)
+    return np.where(dilate(ink, 5), 255 - np.rint(dark).astype(np.uint8), 255).astype(np.uint8)
+
+
+def clean_line(strip: np.ndarray) -> np.ndarray:
+    """Take ruled lines, and what shows through, out of a line of `normalise_page`, uint8 (H, W)."""
+    dark = remove_lines(1 - strip.astype(np.float32) / 255, FAINT)
+    dark = without_faint(dark, opening(dark), dark > 0.1, 1.0)
+    return np.rint(255 * (1 - dark)).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------ measurements
@@ -338,14 +381,17 @@ def running(op: np.ufunc, values: np.ndarray, size: int, axis: int) -> np.ndarra
 
 def dilate_along(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     """The maximum over odd `size` pixels around each along an axis, as far as they lie in the image."""
-    lowest, size = False if values.dtype == bool else -np.inf, min(size, 2 * values.shape[axis] - 1)
+    lowest = {"b": False, "u": 0}.get(values.dtype.kind, -np.inf)
+    size = min(size, 2 * values.shape[axis] - 1)
     padding = [(size // 2, size // 2) if axis == each else (0, 0) for each in (0, 1)]
     return running(np.maximum, np.pad(values, padding, constant_values=lowest), size, axis)
 
 
 def erode_along(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     """The minimum, likewise."""
-    return ~dilate_along(~values, size, axis) if values.dtype == bool else -dilate_along(-values, size, axis)
+    if values.dtype.kind in "bu":
+        return ~dilate_along(~values, size, axis)
+    return -dilate_along(-values, size, axis)
 
 
 def dilate(values: np.ndarray, size: int) -> np.ndarray:

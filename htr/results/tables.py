@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from htr.pictures.images import Part
 from htr.system.files import file_name, only_writer, whole_file
 from htr.system.scripts import HTRError, printable
 
@@ -170,10 +171,10 @@ class Journal:
             yield row
 
 
-def _changed(path: Path) -> float:
-    """When a file was last changed or moved to its place; infinity where it is gone."""
+def _changed(path: Path | Part) -> float:
+    """When a file, or those of a line, were last changed or moved to their place; infinity where one is gone."""
     try:
-        status = os.stat(path)
+        states = [os.stat(each) for each in (path.files if isinstance(path, Part) else [path])]
     except OSError:
         return float("inf")
-    return max(status.st_mtime, status.st_ctime)
+    return max(max(state.st_mtime, state.st_ctime) for state in states)

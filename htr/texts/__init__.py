@@ -1,1 +1,1 @@
-"""What the lines say: label tables of any kind, which pictures they name, and how texts are cleaned and ordered."""
+"""What the lines say: label tables and page files of any kind, which pictures they mean, how texts are cleaned."""

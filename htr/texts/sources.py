@@ -1,7 +1,8 @@
 """Labelled pictures in the shape in which people have them: which tables or texts belong to a folder.
 
-In this order: the Kaggle dataset's tree; tables of a training and a validation set; one table, or pairs of a picture
-and a text (x.png and x.gt.txt, as of kraken, OCRopus, Tesseract and Calamari), which are split later.
+In this order: the Kaggle dataset's tree; tables of a training and a validation set; one table, pairs of a picture and a
+text (x.png and x.gt.txt, as of kraken, OCRopus, Tesseract and Calamari), or pages with ALTO or PAGE XML, which are
+split later.
 """
 
 import os
@@ -16,6 +17,7 @@ from htr.system.names import has_suffix, is_no_data, without_suffix
 from htr.system.scripts import HTRError, printable
 from htr.texts.cells import TABLE_SUFFIXES
 from htr.texts.labels import ANY, Columns, LabelTable, read_labels
+from htr.texts.pages import PageLines, PageRules, Pages, find_pages, lines_of, page_files
 
 WAY_OUT = (
     "the dataset is 'Handwriting Recognition' on Kaggle (landlord/handwriting-recognition): name its folder with"
@@ -26,6 +28,7 @@ TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl", "data.csv", "gt.txt") 
 DOWNLOAD = re.compile(r"(?:(.+?) ?\(\d+\)|(labels)[ -]\d+)(\.\w+)")
 SET_REASONS = {"train": "for training", "validation": "for validation", "test": "for testing"}
 PAIRED = ".gt.txt"
+PLAIN = PageRules()
 BINARISED = (".bin", ".nrm")  # what OCRopus adds to a picture's name
 
 
@@ -37,6 +40,7 @@ class Source:
     are relative to first. folder: all pictures are below it. understood: which columns of a table count. whole: whether
     the rows are all there are, without a split. left_out: rows that are no labels or of another set, by reason. notes:
     what there is to say, a sentence each. table: where the rows come from, None where each has a file of its own.
+    pages, lines: what the rows are the texts of, where they come from ALTO or PAGE files.
     """
 
     name: str
@@ -48,10 +52,17 @@ class Source:
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     table: LabelTable | None = None
+    pages: Pages | None = None
+    lines: PageLines | None = None
+
+    @property
+    def unit(self) -> str:
+        """What its rows are."""
+        return "lines" if self.pages else "rows"
 
     def __str__(self) -> str:
         count = len(self.rows) + sum(self.left_out.values())
-        return f"{self.name}{f' ({self.understood})' if self.understood else ''}, {count:,} rows"
+        return f"{self.name}{f' ({self.understood})' if self.understood else ''}, {count:,} {self.unit}"
 
 
 def kaggle_tables(data_dir: str | os.PathLike, split: str) -> list[Path]:
@@ -74,7 +85,7 @@ def first_existing(candidates: Sequence[Path], what: str) -> Path:
     raise HTRError(f"no {what} found; tried {tried}; {WAY_OUT}")
 
 
-def find_source(data_dir: str | os.PathLike, split: str, columns: Columns = ANY) -> Source:
+def find_source(data_dir: str | os.PathLike, split: str, columns: Columns = ANY, rules: PageRules = PLAIN) -> Source:
     """The labelled pictures of a split (train or validation), or all where there is no split.
 
     `data_dir` is a folder or the table itself. Raises HTRError where there are no labels, or several that could be
@@ -90,12 +101,12 @@ def find_source(data_dir: str | os.PathLike, split: str, columns: Columns = ANY)
         return table_source(table, images, columns, split)
     if tables := split_tables(folder):
         return table_source(tables[split != "train"], folder, columns, split)
-    source = _folders_source(folder, split, columns) or whole_source(folder, columns, split)
+    source = _folders_source(folder, split, columns, rules) or whole_source(folder, columns, split, rules)
     if source is None:
         looked_for = [*(path.relative_to(folder).as_posix() for path in kaggle), "train.csv with validation.csv"]
         raise HTRError(
             f"no label file of the {split} set found in {folder}; looked for {', '.join([*looked_for, *TABLES])}, any"
-            f" single table, and pairs x.png + x{PAIRED}; {WAY_OUT}"
+            f" single table, pairs x.png + x{PAIRED}, and pages with ALTO or PAGE XML; {WAY_OUT}"
         )
     return source
 
@@ -115,13 +126,14 @@ def split_tables(folder: Path) -> list[Path]:
     return [_only_one(folder, train), _only_one(folder, validation)]
 
 
-def _folders_source(folder: Path, split: str, columns: Columns) -> Source | None:
+def _folders_source(folder: Path, split: str, columns: Columns, rules: PageRules) -> Source | None:
     """The labelled pictures of a split where folders called train, validation (or val) and test hold the sets, as
     Hugging Face has them; None where they do not."""
     there = {each: folder / each for each in ("train", "validation", "val", "test") if (folder / each).is_dir()}
     if "train" not in there or len(there) == 1 or _tables(folder):
         return None
-    sources = {name: each for name, path in there.items() if (each := whole_source(path, columns, split)) is not None}
+    sources = {name: whole_source(path, columns, split, rules) for name, path in there.items()}
+    sources = {name: source for name, source in sources.items() if source is not None}
     if "train" not in sources or len(sources) == 1:
         return None
     validating = [name for name in ("validation", "val") if name in sources]
@@ -134,14 +146,27 @@ def _folders_source(folder: Path, split: str, columns: Columns) -> Source | None
     return source
 
 
-def whole_source(folder: Path, columns: Columns = ANY, split: str = "") -> Source | None:
-    """What labels the pictures below a folder without a split: one table, or pairs; None where nothing does.
+def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: PageRules = PLAIN) -> Source | None:
+    """What labels the pictures below a folder without a split: one table, pairs, or pages; None where nothing does.
 
     A column may say which rows are of the `split`. Raises HTRError where several could be meant.
     """
     files = list_files(folder).files if folder.is_dir() else []
     texts = [name for name in files if name.endswith(PAIRED)]
-    path, notes = folder_table(folder, bool(texts))
+    pages = folder_pages(folder, files)
+    path, notes = folder_table(folder, bool(texts or pages))
+    if pages and path and path.name not in TABLES:
+        notes.append(f"{path} is passed over, as the pages have texts of their own: name it to use it instead")
+        path = None
+    if pages and (path or texts):
+        raise HTRError(
+            f"{folder} has {pages.formats()} and {'a table, ' + path.name if path else 'texts beside pictures'}: name"
+            f" {'the table itself to use it' if path else 'a folder of one kind'}, or move the others away"
+        )
+    if pages:
+        source = pages_source(folder, pages, rules)
+        source.notes += notes
+        return source
     if path is None:
         return pairs_source(folder, files, texts) if texts else None
     source = table_source(path, folder, columns, split, whole=True)
@@ -149,6 +174,29 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "") -> Sourc
         check_covered(source, folder, texts)
         notes.append(f"{source.name} also labels the {len(texts):,} pictures that have texts beside them, and is taken")
     source.notes += notes
+    return source
+
+
+def folder_pages(folder: Path, files: Sequence[str]) -> Pages:
+    """The pages with ALTO or PAGE files among the files below a folder."""
+    return find_pages(
+        [folder / name for name in page_files(files)], [folder / name for name in files if has_suffix(name)]
+    )
+
+
+def pages_source(folder: Path, pages: Pages, rules: PageRules) -> Source:
+    """The lines of pages. Raises HTRError where no page has its picture."""
+    lines = lines_of(pages, folder, rules)
+    if not pages.described:
+        raise HTRError(f"{folder} holds {len(pages.lost):,} ALTO or PAGE files of no use: {pages.lost[0][1]}")
+    source = Source(str(folder), lines.rows, folder, folder, pages.formats(), True, lines.left_out)
+    source.pages, source.lines = pages, lines
+    if pages.again:
+        source.notes.append(f"files of a page that another file describes alike, passed over: {pages.again:,}")
+    if pages.lost:
+        source.notes.append(f"ALTO or PAGE files of no use: {len(pages.lost):,}, such as {pages.lost[0][1]}")
+    if read := sum(line.confidence is not None for each in pages.described for line in each.page.lines):
+        source.notes.append(f"lines whose file gives a confidence, as of texts that a program read: {read:,}")
     return source
 
 
