@@ -100,9 +100,9 @@ def calibrate_on(job: Job) -> Job:
     """
     if parallel.world() > 1:
         raise HTRError("--calibrate needs a single process: run it without torchrun")
-    found, _ = found_of(job)
+    found, pages = found_of(job)
     settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
-    labels = truth_of(job, found, settings).labels
+    labels = truth_of(job, found, pages, settings).labels
     labelled = [(path, labels[name]) for name, path in found.files if name in labels]
     images = pixels_of(read_images([path for path, _ in labelled], geometry(settings), job.workers))
     lexicon = Lexicon.load(job.lexicon, label_rules(settings)) if job.lexicon else None

@@ -19,7 +19,8 @@ from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, simila
 from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images
 from htr.results.known import Known, known_labels
-from htr.results.report import LeastSure, write_report
+from htr.results.page_truth import PageTruth, xml_files
+from htr.results.report import LeastSure, LeastSurePages, write_report
 from htr.results.scores import LABEL_COLUMNS, Truth
 from htr.results.tables import Journal, Row, only_reading, write_predictions
 from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, pages_to_read, write_page
@@ -336,7 +337,7 @@ class Outcome:
         if self.found.linked_folders:
             lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
         if self.truth:
-            lines += [printable(note) for note in self.truth.notes] + self.truth.comparison.lines()
+            lines += [printable(note) for note in self.truth.notes] + self.truth.lines()
         return lines
 
 
@@ -350,10 +351,11 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
     if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
-    truth = truth_of(job, found, reader.config) if job.labels else None
+    truth = truth_of(job, found, pages, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ()) + (PAGE_COLUMNS if pages is not None else ())
     known = known_of(job, found, reader.config) if job.html else None
-    outcome = Outcome(job, found, pages, columns, truth, LeastSure() if job.html else None, known)
+    least_sure = None if not job.html else LeastSure() if pages is None else LeastSurePages(pages)
+    outcome = Outcome(job, found, pages, columns, truth, least_sure, known)
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:
             stack.enter_context(only_reading(job.output_dir))
@@ -390,8 +392,10 @@ def found_of(job: Job) -> tuple[Found, list[ReadPage] | None]:
     return found._replace(files=files, folders=folders, others=0), pages
 
 
-def truth_of(job: Job, found: Found, config: Config) -> Truth:
-    """The labels of a job's images."""
+def truth_of(job: Job, found: Found, pages: list[ReadPage] | None, config: Config) -> Truth:
+    """The labels of a job's images: a table's or, of the lines of pages, also those of ALTO or PAGE files."""
+    if pages is not None and xml_files(Path(job.labels)):
+        return PageTruth(Path(job.labels), label_rules(config), pages)
     columns = Columns(job.picture_column, job.text_column)
     return Truth(job.labels, label_rules(config), found.files, found.folders, columns)
 
@@ -446,7 +450,9 @@ def write_html(outcome: Outcome) -> None:
 def known_of(job: Job, found: Found, config: Config) -> Known:
     """What is labelled already of a job's images; says what is odd about it."""
     columns = Columns(job.picture_column, job.text_column)
-    known = known_labels(found.files, found.folders, label_rules(config), job.labels, columns)
+    of_pages = job.pages and job.labels and xml_files(Path(job.labels))
+    labels = None if of_pages else job.labels  # a file of pages is no table that could be saved anew
+    known = known_labels(found.files, found.folders, label_rules(config), labels, columns)
     for note in known.notes if not job.labels else ():
         print(printable(note))
     return known

@@ -226,6 +226,14 @@ class PagePicture:
         page = Image.fromarray(normalise_page(np.asarray(page), (UP + DOWN) * unit, np.asarray(written)))
         return [clean_line(strip) for strip in cut_lines(page, chosen, unit)]
 
+    def shown(self, size: int) -> Image.Image:
+        """The page in colour, its longer side `size` pixels at most. Raises ImageError where it cannot be read."""
+        share = min(1.0, size / max(self.size))
+        image, _ = open_image(self.path, (max(1, int(min(self.size) * share)),) * 2, self.number)
+        image = (image if self.as_stored else ImageOps.exif_transpose(image)).convert("RGB")
+        image.thumbnail((size, size))
+        return image
+
     def _opened(self, levels: bool) -> tuple[Image.Image, list[Band]]:
         """The part of the page that holds lines, grey and reduced as far as its lines allow; and where they are there.
 
@@ -259,13 +267,17 @@ class PageLine(Part):
         super().__init__(name, whole, [each for each in (whole.path, whole.described_in) if each])
         self.place = place
 
+    @property
+    def band(self) -> Band:
+        """Where it lies on its page."""
+        return self.whole.bands[self.place]
+
     def __fspath__(self) -> str:
         return os.fspath(self.whole.keep / self.name if self.whole.keep else self.name)
 
     def place_key(self) -> str:
         """Changes with where the line lies."""
-        band = self.whole.bands[self.place]
-        lengths = (band.angle, band.left, band.right, band.unit, *band.x, *band.y)
+        lengths = (self.band.angle, self.band.left, self.band.right, self.band.unit, *self.band.x, *self.band.y)
         return f"{self.whole.number} {' '.join(f'{length:.2f}' for length in lengths)}"
 
 

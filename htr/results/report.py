@@ -1,6 +1,7 @@
 """One HTML page to look readings through, the least sure first."""
 
 import base64
+import contextlib
 import hashlib
 import heapq
 import html
@@ -8,20 +9,22 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from htr.decoding.confidence import coverage_curve
-from htr.pictures.images import ImageError, open_image, to_grey
+from htr.pictures.images import ImageError, Part, open_image, to_grey
 from htr.pictures.levels import normalise_levels
 from htr.results.known import Known, nothing_known
 from htr.results.scores import Comparison
+from htr.results.transcripts import ReadPage, points_text
 from htr.system.files import whole_file
 
 MOST_SHOWN = 1000  # images on the page
+PAGE_SIZE = 1400  # pixels of the longer side of a whole page
 THUMBNAIL = (1600, 160)  # pixels, at most: enough to read what one corrects
 
 
@@ -46,6 +49,43 @@ class LeastSure:
     def rows(self) -> list[tuple[dict[str, Any], Path]]:
         return [(row, path) for _, _, row, path in sorted(self.heap, key=lambda item: item[:2], reverse=True)]
 
+    def pages(self) -> list[ReadPage]:
+        """Those that the rows are lines of: none."""
+        return []
+
+
+class LeastSurePages(LeastSure):
+    """Keeps whole pages, with rows in reading order: all or, where they have too many lines, those of least
+    confidence."""
+
+    def __init__(self, pages: Iterable[ReadPage], most: int = MOST_SHOWN):
+        super().__init__(most)
+        self.all = [page for page in pages if not page.error]
+        self.rows_of: dict[str, tuple[dict[str, Any], Path]] = {}
+
+    def add(self, row: dict[str, Any], path: Path) -> None:
+        self.count += 1
+        self.rows_of[row["FILENAME"]] = row, path
+
+    def pages(self) -> list[ReadPage]:
+        def sureness(page: ReadPage) -> float:
+            rows = [self.rows_of[line.name][0] for line in page.lines if line.name in self.rows_of]
+            return sum(row["CONFIDENCE"] or 0.0 for row in rows) / max(1, len(rows))
+
+        kept, lines = set(), 0
+        for page in sorted(self.all, key=sureness):
+            if kept and lines + len(page.lines) > self.most:
+                break
+            kept.add(page.name)
+            lines += len(page.lines)
+        return [page for page in self.all if page.name in kept]
+
+    def rows(self) -> list[tuple[dict[str, Any], Path]]:
+        return [self.rows_of[line.name] for page in self.pages() for line in page.lines if line.name in self.rows_of]
+
+    def __len__(self) -> int:
+        return sum(len(page.lines) for page in self.pages())
+
 
 def thumbnail(path: Path) -> str:
     """A small grey JPEG as a data URL; "" where the image cannot be read."""
@@ -59,6 +99,18 @@ def thumbnail(path: Path) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=70)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def whole_page(page: ReadPage) -> dict[str, Any]:
+    """What the HTML shows of a page beside its lines, as plain values."""
+    width, height = page.whole.size
+    item = {"name": page.shown_as, "width": width, "height": height, "image": ""}
+    with contextlib.suppress(ImageError):
+        image = page.whole.shown(PAGE_SIZE)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=60)
+        item["image"] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return item
 
 
 def segments(text: str, other: str) -> list[list]:
@@ -113,7 +165,7 @@ def identity(path: str | os.PathLike, picture: str) -> str:
     picture: its thumbnail, which tells pictures in memory.
     """
     try:
-        status = os.stat(path)
+        status = os.stat(path.files[0] if isinstance(path, Part) else path)
         about = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}"
     except OSError:
         about = f"{os.fspath(path)} {picture}"
@@ -164,18 +216,26 @@ def write_report(
     called after each of its images.
     """
     known = known or nothing_known(Path())
-    items = []
+    items, pages = [], least_sure.pages()
+    places = {line.name: (n, line) for n, page in enumerate(pages) for line in page.lines}
     for row, image in least_sure.rows():
         item = card(row, image)
         item["row"] = known.name_in_table(row["FILENAME"], image)
+        if row["FILENAME"] in places:
+            item["page"], line = places[row["FILENAME"]]
+            item["outline"] = points_text(line.band.outline())
         items.append(item)
         tick()
     said = list(summary)
     if len(items) < least_sure.count:
-        said.append(f"this page holds the {len(items):,} least sure of {least_sure.count:,} images")
+        what = f"lines of the {len(pages):,} least sure pages, of {least_sure.count:,}" if pages else (
+            f"least sure of {least_sure.count:,} images"
+        )
+        said.append(f"this page holds the {len(items):,} {what}")
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     data = as_json(items)
     page = page.replace("<!--SUMMARY-->", "".join(f"<li>{html.escape(line)}</li>" for line in said))
     page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
     with whole_file(path, encoding="utf-8", errors="backslashreplace") as file:  # paths may hold any bytes
-        file.write(page.replace('"KNOWN"', as_json(as_plain(known))).replace('"DATA"', data))
+        page = page.replace('"KNOWN"', as_json(as_plain(known))).replace('"DATA"', data)
+        file.write(page.replace('"PAGES"', as_json([whole_page(each) for each in pages])))

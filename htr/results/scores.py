@@ -160,6 +160,10 @@ class Truth:
             self.notes.append(f"labels for a file that had one already, passed over: {repeated:,}")
         self.comparison = Comparison()
 
+    def lines(self) -> list[str]:
+        """What there is to report, a sentence a line."""
+        return self.comparison.lines()
+
     def compare(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Pass rows of readings through, with LABEL_COLUMNS added."""
         for row in rows:
