@@ -13,6 +13,8 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
     from predict import predict_batch, predict_single_image
     predict_batch(model_path=Config.MINI_MODEL_PATH, image_dir=Config.TEST_IMG_DIR, output_dir="output", save_csv=True)
     predict_single_image(model_path=Config.MINI_MODEL_PATH, image_path="path/to/your/image.png")
+
+and predict_page(model_path, image_path) for a page with an ALTO or PAGE file.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import DEMO, SHIPPED_LINES, SHIPPED_WEIGHTS, Config, add_flags, flag_named, typed_settings
 from htr.system.scripts import HTRError, run
@@ -106,6 +108,39 @@ def predict_single_image(model_path: str | Path, image_path: Any, device: Any = 
     if row["ERROR"]:
         raise HTRError(f"{image_path if is_path else 'the image'} {row['ERROR']}")
     return row["PREDICTION"], row["CONFIDENCE"]
+
+
+class LineReading(NamedTuple):
+    """A line of a page that was read: its text, the probability that all of it is right, and its baseline, (x, y) in
+    pixels of the page, from where the writing starts to where it ends."""
+
+    text: str
+    confidence: float
+    baseline: list[tuple[float, float]]
+
+
+def predict_page(model_path: str | Path, image_path: str | os.PathLike, device: Any = "auto") -> list[LineReading]:
+    """Read the lines of a page, in reading order; of a file with several pages, of all.
+
+    Its lines are those of an ALTO or PAGE file beside it or in a folder beside it. Raises HTRError where the checkpoint
+    or the page cannot be read.
+    """
+    from reading import Job, read
+
+    rows: list[dict[str, Any]] = []
+    outcome = read(
+        Job(
+            weights_to_use(model_path, shipped=SHIPPED_LINES), [image_path], None, pages=True, device=device, workers=0
+        ),
+        rows.append,
+    )
+    if outcome.failed:
+        raise HTRError(outcome.failed[0])
+    lines = [line for page in outcome.pages for line in page.lines]
+    return [
+        LineReading(row["PREDICTION"], row["CONFIDENCE"], [(x, y) for x, y in line.band.baseline().tolist()])
+        for row, line in zip(rows, lines, strict=True)
+    ]
 
 
 def read_and_report(job: "Job", keep: Callable[[dict[str, Any]], Any] = lambda row: None) -> "Outcome":

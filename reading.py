@@ -17,6 +17,7 @@ from dataset import geometry, label_rules
 from htr.decoding.confidence import FLOOR, Calibration, Ngrams
 from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
 from htr.decoding.lexicon import Choice, Lexicon, Prior
+from htr.pictures.documents import PDF
 from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images
 from htr.results.known import Known, known_labels
 from htr.results.page_truth import PageTruth, xml_files
@@ -381,7 +382,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
 
 def found_of(job: Job) -> tuple[Found, list[ReadPage] | None]:
     """The images that a job reads and, where they are pages, these: then the images are their lines."""
-    found = find_files(job.paths)
+    found = find_files(job.paths, PDF if job.pages else "")
     if not job.pages:
         return found, None
     pictures = [path for _, path in found.files if not isinstance(path, Held)]

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from htr.pictures.images import LEVELLED, Decoded, Geometry, ImageError, Part, open_image, scaled_line, to_grey
+from htr.pictures.documents import open_page
+from htr.pictures.images import LEVELLED, Decoded, Geometry, ImageError, Part, scaled_line, to_grey
 from htr.pictures.levels import clean_line, normalise_page
 from htr.system.files import whole_file
 
@@ -62,6 +63,10 @@ class Band:
         lengths = (self.x - across, self.y - down, self.left - across, self.right - across, self.unit)
         beside = (self.beside - [[across], [0], [0]]) / by
         return Band(self.angle, *(length / by for length in lengths), beside)
+
+    def baseline(self) -> np.ndarray:
+        """Its baseline (K, 2), in pixels of the page."""
+        return turned(np.stack([self.x, self.y], 1), -self.angle)
 
     def outline(self) -> np.ndarray:
         """The polygon (N, 2) around it, in pixels of the page."""
@@ -229,7 +234,7 @@ class PagePicture:
     def shown(self, size: int) -> Image.Image:
         """The page in colour, its longer side `size` pixels at most. Raises ImageError where it cannot be read."""
         share = min(1.0, size / max(self.size))
-        image, _ = open_image(self.path, (max(1, int(min(self.size) * share)),) * 2, self.number)
+        image = open_page(self.path, (max(1, int(min(self.size) * share)),) * 2, self.number)
         image = (image if self.as_stored else ImageOps.exif_transpose(image)).convert("RGB")
         image.thumbnail((size, size))
         return image
@@ -240,7 +245,7 @@ class PagePicture:
         Raises ImageError where the picture cannot be read, or is another one than it was.
         """
         factor = max(1, int((UP + DOWN) * usual_unit(self.bands) / LOWEST))
-        image, _ = open_image(self.path, (max(1, min(self.size) // factor),) * 2, self.number)
+        image = open_page(self.path, (max(1, min(self.size) // factor),) * 2, self.number)
         image = image if self.as_stored else ImageOps.exif_transpose(image)
         drafted = round(self.size[0] / image.width)
         if image.size != tuple(-(-side // drafted) for side in self.size):

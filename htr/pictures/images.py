@@ -492,14 +492,19 @@ class Found(NamedTuple):
     again: int  # files reached a second time, which are read once
 
 
-def find_files(paths: Iterable[Any]) -> Found:
+def find_files(paths: Iterable[Any], others_too: str = "") -> Found:
     """Find the images that `paths` name or hold: folders, files, or pictures in memory, see `Held`.
 
     An image's name is its path relative to the folder given, with that folder before it where there are several, or its
     path as given; pictures in memory are called by their place in `paths`, image_1 and so on. Folders that cannot be
     searched, and empty ones named like an image, are listed too, so that they get a row. Raises HTRError where a path
-    does not exist or nothing is found, and TypeError where it is neither a path nor a picture.
+    does not exist or nothing is found, and TypeError where it is neither a path nor a picture. others_too: a suffix
+    that images may have beside the usual ones.
     """
+
+    def is_image(name: str) -> bool:
+        return has_suffix(name) or bool(others_too and name.lower().endswith(others_too))
+
     given = list(paths)
     digits = len(str(len(given)))
     held = [Held(f"image_{n:0{digits}}", each) for n, each in enumerate(given, 1) if not _is_path(each)]
@@ -513,7 +518,7 @@ def find_files(paths: Iterable[Any]) -> Found:
             others += len(list_files(path).files) if path.is_dir() else 1
         elif path.is_dir():
             listing = list_files(path)
-            images = [name for name in listing.files if has_suffix(name)]
+            images = [name for name in listing.files if is_image(name)]
             others += len(listing.files) - len(images) + listing.passed_over
             linked += len(listing.linked_folders)
             images += [*filter(has_suffix, listing.empty_folders), *listing.closed_folders]

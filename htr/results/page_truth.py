@@ -103,7 +103,7 @@ def matching(true: Sequence[Band], read: Sequence[Band]) -> list[int | None]:
 def along(true: Band, read: Band) -> float:
     """The share of a true band's baseline that the baseline of another band runs along."""
     tolerance = NEAR * true.unit
-    other = turned(turned(np.stack([read.x, read.y], 1), -read.angle), true.angle)
+    other = turned(read.baseline(), true.angle)
     other = other[np.argsort(other[:, 0], kind="stable")]
     x = np.linspace(true.x[0], true.x[-1], SAMPLES)
     apart = np.abs(np.interp(x, true.x, true.y) - np.interp(x, other[:, 0], other[:, 1]))

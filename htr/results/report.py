@@ -228,8 +228,10 @@ def write_report(
         tick()
     said = list(summary)
     if len(items) < least_sure.count:
-        what = f"lines of the {len(pages):,} least sure pages, of {least_sure.count:,}" if pages else (
-            f"least sure of {least_sure.count:,} images"
+        what = (
+            f"lines of the {len(pages):,} least sure pages, of {least_sure.count:,}"
+            if pages
+            else (f"least sure of {least_sure.count:,} images")
         )
         said.append(f"this page holds the {len(items):,} {what}")
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")

@@ -9,20 +9,22 @@ import datetime
 import os
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count as count_from
 from pathlib import Path
 
 import numpy as np
 
-from htr.pictures.cutting import PageLine, PagePicture, baseline_of, turned
-from htr.pictures.images import Geometry, ImageError, Part, shape_of
+from htr.pictures.cutting import PageLine, PagePicture, baseline_of
+from htr.pictures.documents import page_shape
+from htr.pictures.images import Geometry, ImageError, Part
 from htr.results.tables import Row
 from htr.system.files import file_name, whole_file
-from htr.system.names import without_suffix
 from htr.system.scripts import HTRError, printable
 from htr.texts.page_xml import Page, points_of, tree_of
-from htr.texts.pages import Described, Pages, picture_of
+from htr.texts.pages import Described, Pages, picture_of, stem_of
 
 PAGE_COLUMNS = ("PAGE", "LINE")
 NOT_DESCRIBED = "has no ALTO or PAGE file with its lines, beside it or in a folder beside it"
@@ -83,24 +85,32 @@ def pages_to_read(files: Iterable[tuple[str, Path]], pages: Pages, output_dir: P
     """
     known = {(os.path.abspath(each.picture), each.number): each for each in pages.described}
     lost = {path.stem: reason for path, reason, _ in pages.lost}
+    files = list(files)
+    stems = Counter(stem_of(name) for name, _ in files)
     found = []
     for shown_as, path in files:
+        name = stem_of(shown_as)
+        name = name if stems[name] == 1 else shown_as  # x.png and x.tif are two pages
         try:
-            count = shape_of(path).pages
+            count = page_shape(path).pages
         except ImageError as error:
-            found.append(ReadPage(without_suffix(shown_as), path, 0, shown_as, error=str(error)))
+            found.append(ReadPage(name, path, 0, shown_as, error=str(error)))
             continue
         for number in range(count):
-            name = without_suffix(shown_as) + (f"-{number + 1}" if number else "")
-            found.append(ReadPage(name, path, number, shown_as if number == 0 else f"{shown_as}, page {number + 1}"))
+            read = ReadPage(name, path, number, shown_as)
+            if number:
+                read.shown_as += f", page {number + 1}"
+                read.name = next(each for n in count_from(number + 1) if (each := f"{name}-{n}") not in stems)
+                stems[read.name] += 1
+            found.append(read)
             each = known.get((os.path.abspath(path), number))
             if each is None:
-                found[-1].error = lost.get(found[-1].name.rpartition("/")[2], NOT_DESCRIBED)
+                read.error = lost.get(Path(read.name).name, NOT_DESCRIBED)
                 continue
             try:
-                _add_lines(found[-1], each, output_dir)
+                _add_lines(read, each, output_dir)
             except HTRError as error:
-                found[-1].error = str(error)
+                read.error = str(error)
     return found
 
 
@@ -109,7 +119,7 @@ def _add_lines(read: ReadPage, described: Described, output_dir: Path | None) ->
     read.whole.keep = output_dir / LINES if output_dir else None
     taken: set[str] = set()
     for place, band in enumerate(read.whole.bands):
-        ((x, y),) = turned(np.array([[band.x[0], band.y[0]]]), -band.angle)
+        x, y = band.baseline()[0]
         start = f"{read.name}/{round(max(y, 0)):04}-{round(max(x, 0)):04}"
         name = next(each for n in range(len(taken) + 1) if (each := start + (f"-{n + 1}" if n else "")) not in taken)
         taken.add(name)
@@ -261,7 +271,7 @@ def _new_tree(read: ReadPage) -> tuple[ET.Element, list[ET.Element]]:
         for n in inside:
             line, band = page.lines[n], whole.bands[n]
             entry = add(part, "TextLine", outlines[n], {"id": unique(line.id, "line")} | _kind(line.kind))
-            baseline = np.minimum(turned(np.stack([band.x, band.y], 1), -band.angle), [width - 1, height - 1])
+            baseline = np.minimum(band.baseline(), [width - 1, height - 1])
             ET.SubElement(entry, "Baseline", {"points": points_text(baseline)})
             for text, box in line.words:
                 shape = outlines[n] if box is None else box * scales

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from htr.pictures.cutting import PagePicture, bands
-from htr.pictures.images import ImageError, shape_of
+from htr.pictures.documents import PDF, page_shape
+from htr.pictures.images import ImageError
 from htr.system.files import list_files
 from htr.system.names import is_no_data, parts_of, without_suffix
 from htr.system.scripts import HTRError, printable
@@ -109,17 +110,17 @@ class _Index:
         self.stems: dict[str, list[Path]] = defaultdict(list)
         for path in pictures:
             self.named[_plain(path.name)].append(path)
-            self.stems[_plain(without_suffix(path.name))].append(path)
+            self.stems[_plain(stem_of(path.name))].append(path)
 
     def fitting(self, page: Page, several: bool) -> tuple[list[Path], int]:
         """The pictures that a page may be of, and which of their pages."""
         named = last_part(page.picture)
         number = page.number if several else 0
         if named:
-            fitting = self.named.get(_plain(named)) or self.stems.get(_plain(without_suffix(named)), [])
+            fitting = self.named.get(_plain(named)) or self.stems.get(_plain(stem_of(named)), [])
             if fitting:
                 further = FURTHER.fullmatch(page.path.stem)
-                if further and not several and _plain(further[1]) == _plain(without_suffix(named)):
+                if further and not several and _plain(further[1]) == _plain(stem_of(named)):
                     number = int(further[2]) - 1
                 return _nearest(page, fitting), max(number, 0)
         return _nearest(page, self.of_own_name(page)), number
@@ -128,6 +129,11 @@ class _Index:
         """The pictures that have the name of the page's file: X.png for X.xml, or for X.png.xml."""
         stem = _plain(page.path.stem)
         return self.stems.get(stem) or self.named.get(stem, [])
+
+
+def stem_of(name: str) -> str:
+    """The name of a page's picture without its suffix."""
+    return name[: -len(PDF)] if name.lower().endswith(PDF) else without_suffix(name)
 
 
 def _plain(name: str) -> str:
@@ -189,7 +195,7 @@ def picture_of(described: Described) -> PagePicture:
     """
     page = described.page
     try:
-        shape = shape_of(described.picture, described.number)
+        shape = page_shape(described.picture, described.number)
     except ImageError as error:
         raise HTRError(f"{described.picture} {error}") from error
     as_stored = page.size == shape.stored != shape.size  # written by a program that knows no EXIF
@@ -209,7 +215,7 @@ def pages_beside(pictures: Iterable[Path], folders: Iterable[Path]) -> Pages:
         above = Path(os.path.abspath(folder)).parent if folder == Path() else folder.parent
         for near in (folder, above):
             files |= dict.fromkeys(_xml_in(near, folders=True))
-    stems = {_plain(without_suffix(picture.name)) for picture in pictures}
+    stems = {_plain(stem_of(picture.name)) for picture in pictures}
     named = [path for path in files if _plain(path.stem) in stems or FURTHER.fullmatch(path.stem)]
     return find_pages(files if len(files) <= MOST_BESIDE or len(named) < len(stems) else named, pictures)
 
@@ -271,7 +277,7 @@ def lines_of(pages: Pages, folder: Path, rules: PageRules) -> PageLines:
 
 def name_of(described: Described, folder: Path) -> str:
     """What a page is called: the path of its picture below a folder, without suffix; with -2 for its second page."""
-    name = without_suffix(os.path.relpath(described.picture, folder).replace(os.sep, "/"))
+    name = stem_of(os.path.relpath(described.picture, folder).replace(os.sep, "/"))
     return name if described.number == 0 else f"{name}-{described.number + 1}"
 
 
