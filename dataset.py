@@ -148,7 +148,8 @@ def load_lines(
 
     from htr.pictures.packed import PackedImages
 
-    source = find_source(config.DATA_DIR, split, columns_named(config), PageRules(config.PRINTED, config.MARKED))
+    rules = PageRules(config.PRINTED, config.MARKED, config.FOLLOW_LINKS)
+    source = find_source(config.DATA_DIR, split, columns_named(config), rules)
     candidates, counts, labels, rare = labelled_images(config, source, split, known)
     # In a random order, read one by one until enough are usable: a random sample of the usable rows without reading
     # the images of the others.

@@ -214,6 +214,8 @@ class PagePicture:
 
     def strips(self, places: Sequence[int], levels: bool = True) -> "list[np.ndarray | ImageError]":
         """Lines as they are cut out, grey uint8 (H, W) each; with `levels`, paper white and ink black."""
+        if not places:
+            return []
         try:
             page, bands = self._opened(levels)
         except ImageError as error:

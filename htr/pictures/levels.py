@@ -112,6 +112,8 @@ def normalise_page(pixels: np.ndarray, height: float, written: np.ndarray) -> np
     blank = np.full(pixels.shape, 255, dtype=np.uint8)
     if high - low <= max(4, 6 * noise):
         return blank
+    brightest = np.percentile(pixels[written][::step], 90)  # above it are halos of a sharpened photo
+    pixels = np.minimum(pixels, np.uint8(brightest))
     size = max(9, round(0.4 * height)) | 1
     light = erode(dilate(pixels, size), size)
     shares = (1 / np.maximum(np.arange(256), max(paper, 1) / 4)).astype(np.float32)

@@ -28,10 +28,12 @@ MOST_OF_ONE = 0.5  # share of the pages that names put into one document, above 
 @dataclass(frozen=True)
 class PageRules:
     """Which lines of pages are learned beside the plain ones: those that a file calls printed, and those whose
-    transcript has marks (`htr.texts.page_xml.MARKS`), as they stand."""
+    transcript has marks (`htr.texts.page_xml.MARKS`), as they stand. follow_links: whether links out of the folder are
+    followed."""
 
     printed: bool = False
     marked: bool = False
+    follow_links: bool = False
 
 
 @dataclass

@@ -153,7 +153,7 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
     """
     files = list_files(folder).files if folder.is_dir() else []
     texts = [name for name in files if name.endswith(PAIRED)]
-    pages = folder_pages(folder, files)
+    pages, said = folder_pages(folder, rules.follow_links) if folder.is_dir() else (Pages(), [])
     path, notes = folder_table(folder, bool(texts or pages))
     if pages and path and path.name not in TABLES:
         notes.append(f"{path} is passed over, as the pages have texts of their own: name it to use it instead")
@@ -165,7 +165,7 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
         )
     if pages:
         source = pages_source(folder, pages, rules)
-        source.notes += notes
+        source.notes += notes + said
         return source
     if path is None:
         return pairs_source(folder, files, texts) if texts else None
@@ -177,11 +177,21 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
     return source
 
 
-def folder_pages(folder: Path, files: Sequence[str]) -> Pages:
-    """The pages with ALTO or PAGE files among the files below a folder."""
-    return find_pages(
-        [folder / name for name in page_files(files)], [folder / name for name in files if has_suffix(name)]
-    )
+def folder_pages(folder: Path, follow_links: bool = False) -> tuple[Pages, list[str]]:
+    """The pages with ALTO or PAGE files in a folder and below it, and what there is to say of links."""
+    listing = list_files(folder, follow_links)
+    if not page_files(listing.files):
+        return Pages(), []
+    root, wanted = os.path.realpath(folder), [*page_files(listing.files), *filter(has_suffix, listing.files)]
+    out = {name for name in listing.links.intersection(wanted) if not follow_links and _leads_out(folder / name, root)}
+    inside = [folder / name for name in wanted if name not in out]
+    files = page_files(map(os.fspath, inside))
+    found = find_pages(map(Path, files), [path for path in inside if has_suffix(path.name)])
+    return found, [f"links out of the folder, not read: {len(out):,}; --follow-links reads them"] if out else []
+
+
+def _leads_out(link: Path, root: str) -> bool:
+    return not Path(os.path.realpath(link)).is_relative_to(root)
 
 
 def pages_source(folder: Path, pages: Pages, rules: PageRules) -> Source:
