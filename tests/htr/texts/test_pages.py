@@ -137,6 +137,13 @@ def test_pages_are_found_beside_single_pictures(tmp_path):
     assert [each.page.path for each in described] == [tmp_path / "page/b.xml", tmp_path / "alto/a.xml"]
 
 
+def test_a_file_beside_a_picture_counts_before_those_of_a_copy(tmp_path):
+    make(tmp_path, {"new/a.png": None, "new/a.xml": alto(picture="a.png").replace("nota", "corrected")})
+    make(tmp_path, {"old/a.png": None, "old/a.xml": alto(picture="a.png"), "older/a.xml": page(picture="a.png")})
+    described = pages_beside([tmp_path / "new/a.png"], [tmp_path / "new"]).described
+    assert [each.page.path for each in described] == [tmp_path / "new/a.xml"]
+
+
 def test_further_pages_of_a_picture(tmp_path):
     make(tmp_path, {"a.xml": alto(picture="a.tif"), "a-2.xml": alto(picture="a.tif")})
     draw_page().save(tmp_path / "a.tif", save_all=True, append_images=[draw_page(seed=1)])
