@@ -30,7 +30,7 @@ TURNED = np.radians(10)  # lines whose directions differ by more are not beside 
 LEAST_APART = 4  # pixels between baselines that are two lines
 COVERED = 0.25  # of a line's columns: as many must have a line above that tells the distance
 MOST_UP, MOST_DOWN = 1.05, 0.7  # how far neighbours' ink is followed, to know whose it is
-BODY, FOOT = 0.35, 0.08  # the letters' body reaches from that much above the baseline to that much below
+BODY, FOOT = 0.45, 0.15  # the letters' body reaches from that much above the baseline to that much below
 FAINT = 0.15  # ink below it costs nothing
 AWAY = 0.02  # cost of a distance of 1 from the usual border
 STEEP, TURN = 3, 0.01  # rows by which a border may rise or fall from column to column, and what each costs
@@ -369,7 +369,7 @@ def _zones(strip: np.ndarray, band: Band, cell: tuple[int, int]) -> list[Zone]:
         away = np.interp(band.left + columns * cell[0], band.beside[0], np.minimum(band.beside[1 + side], 1e6)) / unit
         lone = away > (MOST_UP + DOWN if side == 0 else MOST_DOWN + UP)
         if side == 0:  # heights in units, up is negative
-            usual = -np.minimum((1 - DOWN) * away, UP)
+            usual = -UP * np.minimum(away, 1)
             closed = rows[:, None] < FOOT - away
         else:
             usual = np.minimum(DOWN * away, DOWN)

@@ -72,8 +72,8 @@ def find_pages(files: Iterable[Path], pictures: Iterable[Path], nearest: bool = 
 
     A file means the picture that it names or, where there is none, the one of its own name: the nearest one, in the
     same folder, the one above, or one beside that. Folders that a file names count only among several. nearest: whether
-    of files that are of the same picture those in its own folder count before others. Raises HTRError where two files
-    say different things about a picture.
+    of files that are of the same picture the nearest ones count alone. Raises HTRError where two files say different
+    things about a picture.
     """
     found = Pages()
     index = _Index(pictures)
@@ -99,8 +99,10 @@ def find_pages(files: Iterable[Path], pictures: Iterable[Path], nearest: bool = 
                 found.lost.append((path, reason, len(page.lines)))
     _by_own_names(claims, index)
     for (picture, number), pages in sorted(claims.items()):
-        own = [page for page in pages if nearest and page.path.parent == picture.parent]
-        page = _one_of(picture, own or pages)
+        if nearest:
+            least = min(_distance(page.path.parent, picture.parent) for page in pages)
+            pages = [page for page in pages if _distance(page.path.parent, picture.parent) == least]
+        page = _one_of(picture, pages)
         found.again += len(pages) - 1
         found.described.append(Described(page, picture, number))
     return found
@@ -148,17 +150,17 @@ def _nearest(page: Page, pictures: Sequence[Path]) -> list[Path]:
     """Of several pictures of the right name those that lie nearest to the page's file, of these where it says."""
     if len(pictures) < 2:
         return list(pictures)
-    here = page.path.parent
-
-    def distance(picture: Path) -> int:
-        common = os.path.commonpath([os.path.abspath(here), os.path.abspath(picture.parent)])
-        depth = len(PurePath(common).parts)
-        return len(here.absolute().parts) + len(picture.parent.absolute().parts) - 2 * depth
-
-    least = min(map(distance, pictures))
-    near = [picture for picture in pictures if distance(picture) == least]
+    distances = [_distance(page.path.parent, picture.parent) for picture in pictures]
+    near = [picture for picture, each in zip(pictures, distances, strict=True) if each == min(distances)]
     folders = parts_of(page.picture)[-2:-1]
     return [each for each in near if [each.parent.name] == folders] or near
+
+
+def _distance(folder: Path, other: Path) -> int:
+    """How many steps up and down lead from one folder to the other."""
+    paths = [PurePath(os.path.abspath(each)) for each in (folder, other)]
+    common = PurePath(os.path.commonpath(paths))
+    return sum(len(path.parts) - len(common.parts) for path in paths)
 
 
 def _by_own_names(claims: dict[tuple[Path, int], list[Page]], index: _Index) -> None:

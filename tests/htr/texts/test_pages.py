@@ -133,6 +133,7 @@ def test_pages_are_found_beside_single_pictures(tmp_path):
         tmp_path,
         {"jpg/a.jpg": None, "alto/a.xml": alto(picture="a.jpg"), "b.png": None, "page/b.xml": page(picture="b.png")},
     )
+    make(tmp_path, {"elsewhere/deeper/c.xml": alto(picture="a.jpg")})  # neither beside nor in a folder beside
     described = pages_beside([tmp_path / "jpg/a.jpg", tmp_path / "b.png"], []).described
     assert [each.page.path for each in described] == [tmp_path / "page/b.xml", tmp_path / "alto/a.xml"]
 
