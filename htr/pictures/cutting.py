@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from htr.pictures.documents import open_page
 from htr.pictures.images import LEVELLED, Decoded, Geometry, ImageError, Part, scaled_line, to_grey
 from htr.pictures.levels import clean_line, normalise_page
-from htr.system.files import whole_file
+from htr.system.scripts import HTRError
 
 UP, DOWN = 0.8, 0.38  # of the distance to the line above: how far a band reaches from its baseline
 NARROWEST, WIDEST = 0.6, 1.35  # of the page's median distance, within which a line's own counts
@@ -289,12 +289,18 @@ class PageLine(Part):
 
 
 def keep_line(line: Image.Image, path: Path, levelled: bool) -> None:
-    """Write a line as a PNG; one whose levels are right says so, so that it is read as it was. Raises HTRError."""
+    """Write a line as a PNG; one whose levels are right says so, so that it is read as it was.
+
+    Raises HTRError where it cannot be written.
+    """
     texts = PngInfo()
     if levelled:
         texts.add_text(LEVELLED, "of its page")
-    with whole_file(path, "wb") as file:
-        line.save(file, "PNG", pnginfo=texts, compress_level=1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line.save(path, "PNG", pnginfo=texts, compress_level=1)  # its row follows: a torn file is written anew
+    except OSError as error:
+        raise HTRError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def usual_unit(bands: Sequence[Band]) -> float:

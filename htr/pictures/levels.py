@@ -14,7 +14,7 @@ MOST_PIXELS = 1_000_000  # a larger image is reduced first
 FAINTEST = 0.03  # share of the light that ink takes away at least
 FEWEST = 12  # pixels that make a writing; fewer are dust on a blank page
 STRONG, FAINT = 0.5, 0.25  # of the writing's darkness: what surely belongs to it; what may not
-MOST_SAMPLED = 100_000  # pixels of a page that tell its levels
+MOST_SAMPLED = 30_000  # pixels of a page that tell its levels
 CANVAS = 0.6  # what surrounds the paper is darker than this share of it
 
 

@@ -99,11 +99,12 @@ def find_pages(files: Iterable[Path], pictures: Iterable[Path], nearest: bool = 
                 found.lost.append((path, reason, len(page.lines)))
     _by_own_names(claims, index)
     for (picture, number), pages in sorted(claims.items()):
+        near = pages
         if nearest:
             least = min(_distance(page.path.parent, picture.parent) for page in pages)
-            pages = [page for page in pages if _distance(page.path.parent, picture.parent) == least]
-        page = _one_of(picture, pages)
-        found.again += len(pages) - 1
+            near = [page for page in pages if _distance(page.path.parent, picture.parent) == least]
+        page = _one_of(picture, near)
+        found.again += len(near) - 1
         found.described.append(Described(page, picture, number))
     return found
 
