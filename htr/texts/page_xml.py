@@ -463,13 +463,12 @@ def _page_text(element: ET.Element) -> tuple[str | None, float | None]:
         ranks = [(index is not None, index or 0.0) for index in indices]
         best = given[ranks.index(min(ranks))]
         text = best.findtext("Unicode")
-        text = _plain([best.findtext("PlainText") or "" if text is None else text])
-        if text:
-            return text, _number(best.get("conf"))
+        text = best.findtext("PlainText") if text is None else text
+        return _plain([text or ""]), _number(best.get("conf"))
     for tag, between in (("Word", " "), ("Glyph", "")):
         if parts := [_page_text(part)[0] or "" for part in element.findall(tag)]:
             return _plain([between.join(parts)]), None
-    return ("", None) if given else (None, None)
+    return None, None
 
 
 def _page_order(page: ET.Element, regions: Iterable[ET.Element]) -> dict[str, int]:
