@@ -30,13 +30,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import hostile  # noqa: E402
+import pages  # noqa: E402
 from conftest import same  # noqa: E402
 from drive import without_locks  # noqa: E402
 from hostile import picture  # noqa: E402
 
 from config import SHIPPED_WEIGHTS  # noqa: E402
+from htr.pictures.images import ImageError  # noqa: E402
 from htr.pictures.synthetic import draw_dataset  # noqa: E402
+from htr.results.transcripts import pages_to_read, write_page  # noqa: E402
 from htr.system.scripts import HTRError  # noqa: E402
+from htr.texts.page_xml import read_pages  # noqa: E402
+from htr.texts.pages import pages_beside  # noqa: E402
 from utils import checksum, load_checkpoint, load_network  # noqa: E402
 
 NETWORK = (
@@ -48,6 +53,7 @@ KILLS = 20
 FLIPS = 500
 GOOD = 10_000
 FUZZED = 20_000
+MUTATED = 5_000
 Row = tuple[str, int, int]  # fault, tries, survived
 SPELLINGS: dict[str, Callable[[str], str]] = {  # of a picture's name
     "with a folder": "train/{}".format,
@@ -489,12 +495,12 @@ def names(folder: Path) -> Iterator[Row]:
     yield "labels that name no picture: one line", 1, status == 1 and clean(errors)
 
     left = ("._a.jpg", "__MACOSX/a.jpg", ".ipynb_checkpoints/a.jpg", "@eaDir/a.jpg", ".hidden/a.jpg", "#recycle/a.jpg")
-    pages = folder / "pages"
+    scans = folder / "pages"
     for page in ("1", "2"):
-        shutil.copytree(data / "test_v2/test", pages / page)
+        shutil.copytree(data / "test_v2/test", scans / page)
         for name in left:
-            (pages / page / name).parent.mkdir(exist_ok=True)
-            (pages / page / name).write_bytes(b"\0\5\26\7")
+            (scans / page / name).parent.mkdir(exist_ok=True)
+            (scans / page / name).write_bytes(b"\0\5\26\7")
     must(folder, "predict.py", "pages/1", "pages/2", "./pages/1", "--model-path", "whole/htr_crnn_mini.pth")
     found = [name for name, row in table(folder / "output/predictions.csv").items() if not row["ERROR"]]
     yield "files that systems leave in folders: passed over", 2 * len(left), 2 * len(left) * (len(found) == 100)
@@ -544,10 +550,57 @@ def runs(folder: Path) -> Iterator[Row]:
     )
 
 
+def page_files(folder: Path) -> Iterator[Row]:
+    """Hostile ALTO and PAGE files among good ones, and mutated ones: opened, cut and written as far as they go."""
+    book, kinds, good = folder / "book", pages.hostile(), 0
+    for n in range(60):
+        pages.write_page(book, f"good{n}", seed=n)
+    pages.write_page(book, "bad")
+    for content, said in kinds.values():
+        (book / "bad.xml").write_bytes(content)
+        status, out, errors = run(folder, "train.py", "--data-dir", "book", "--dry-run", *NETWORK)
+        usable = 240 + 3 * (said == "line")
+        held = status == 0 and not errors and f"train: {usable + (said == 'line'):,} lines = " in out
+        status, _, errors = run(folder, "predict.py", "book/bad.png", "--pages", "--device", "cpu")
+        (row,) = list(table(folder / "output/predictions.csv").values())[:1]
+        reason = "" if said == "line" else said or "has no ALTO or PAGE file"
+        good += held and status == bool(reason) and reason in row["ERROR"] and "Traceback" not in errors
+    yield "kinds of hostile or odd XML among good pages: counted by train.py, a row of predict.py", len(kinds), good
+
+    opened: list[str] = []
+    sys.addaudithook(lambda event, rest: opened.append(str(rest[0])) if event == "open" else None)
+    rng, whole, outside, good, cut = random.Random(4), [xml for xml, _ in pages.DIALECTS.values()], set(), 0, 0
+    one = pages.write_page(folder / "alone" / "one")
+    for _ in range(MUTATED):
+        (one / "page.xml").write_bytes(pages.mutated(rng.choice(whole), rng))
+        opened.clear()
+        try:
+            found = pages_beside([one / "page.png"], [one])
+            for read in pages_to_read([("page.png", one / "page.png")], found, one / "out"):
+                if read.error:
+                    continue
+                strips = read.whole.strips(range(len(read.lines)))
+                cut += sum(not isinstance(strip, ImageError) for strip in strips)
+                rows = [{"PREDICTION": "x", "CONFIDENCE": 0.5, "ERROR": ""} for _ in read.lines]
+                write_page(read, rows, one / "out")
+                again = read_pages(one / "out" / "pages" / "page.xml")
+                good -= [line.text for line in again[0].lines] != ["x"] * len(read.lines)
+            good += 1
+        except HTRError as error:
+            good += "\n" not in str(error)
+        outside |= {path for path in opened if not path.startswith((str(one), sys.prefix, str(ROOT), "/dev/null"))}
+    print(f"<!-- {cut:,} lines were cut from mutated files; opened elsewhere: {sorted(outside) or 'nothing'} -->")
+    yield (
+        "mutated ALTO and PAGE files: read and written, or refused in a sentence; nothing else opened",
+        MUTATED,
+        (good * (not outside)),
+    )
+
+
 FAULTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "kills": kills, "signals": signals, "disk": disk, "damage": damage, "onnx": onnx_files, "locks": locks,
     "hostile": bad_files, "fuzz": fuzz, "tables": tables, "readings": readings,
-    "names": names, "drives": drives, "runs": runs,
+    "names": names, "drives": drives, "runs": runs, "pages": page_files,
 }  # fmt: skip
 
 
