@@ -30,7 +30,8 @@ TURNED = np.radians(10)  # lines whose directions differ by more are not beside 
 LEAST_APART = 4  # pixels between baselines that are two lines
 COVERED = 0.25  # of a line's columns: as many must have a line above that tells the distance
 MOST_UP, MOST_DOWN = 1.05, 0.7  # how far neighbours' ink is followed, to know whose it is
-BODY, FOOT = 0.45, 0.15  # the letters' body reaches from that much above the baseline to that much below
+BODY, FOOT = 0.3, 0.08  # the letters' body reaches from that much above the baseline to that much below,
+TALL, LOW = 0.5, 0.15  # or with some hands so far; ink there costs four times as much
 FAINT = 0.15  # ink below it costs nothing
 AWAY = 0.02  # cost of a distance of 1 from the usual border
 STEEP, TURN = 3, 0.01  # rows by which a border may rise or fall from column to column, and what each costs
@@ -380,7 +381,8 @@ def _zones(strip: np.ndarray, band: Band, cell: tuple[int, int]) -> list[Zone]:
         else:
             usual = np.minimum(DOWN * away, DOWN)
             closed = rows[:, None] > away * (1 - BODY)
-        cost = np.where(lone, 0, ink) + AWAY * np.abs(rows[:, None] - usual)
+        near = (rows[:, None] > -TALL if side == 0 else rows[:, None] < LOW) * 3.0  # to its own letters
+        cost = np.where(lone, 0, ink * (1 + near)) + AWAY * np.abs(rows[:, None] - usual)
         closed &= ~lone & ~closed.all(0)
         zones.append(Zone(np.where(closed, np.float32(np.inf), cost.astype(np.float32)), top))
     return zones
