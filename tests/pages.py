@@ -234,6 +234,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "METS": (b'<mets xmlns="http://www.loc.gov/METS/"/>', ""),
         "TEI": (b'<TEI xmlns="http://www.tei-c.org/ns/1.0"><text/></TEI>', ""),
         "annotations of objects": (b"<annotation><filename>page.png</filename></annotation>", ""),
+        "a property list": (b'<?xml version="1.0"?><!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://x/p.dtd"><plist/>', ""),
         "HTML": (b"<html><body><p>x</p></body></html>", ""),
         "no page": (b"<alto><Layout/></alto>", ""),
         "no numbers": (whole.replace('BASELINE="160 140 600 146"', 'BASELINE="a b c d"').encode(), "line"),

@@ -19,6 +19,7 @@ from htr.system.scripts import HTRError, printable
 MOST_BYTES = (
     50_000_000  # a larger file is refused before it is opened; a page of newsprint with all its glyphs has 20 MB
 )
+ROOTS = ("alto", "pcgts")  # elements, in lower case
 MOST_DEEP = 200  # elements within elements; a page has a dozen
 MOST_POINTS = 20_000  # of an outline or a baseline
 UNITS = {"pixel": None, "mm10": 254, "inch1200": 1200}  # of an ALTO file, and how many of them make an inch
@@ -131,13 +132,15 @@ class _Builder(ET.TreeBuilder):
 
     def doctype(self, name, pubid, system):
         """The only place where entities can be declared; ALTO and PAGE are defined by schemas and have none."""
+        if name.rpartition(":")[2].lower() not in ROOTS:
+            raise _NoPage
         raise HTRError("it declares a document type, which no ALTO or PAGE file does: remove the line <!DOCTYPE ...>")
 
     def start(self, tag, attributes):
         namespace, _, name = tag.rpartition("}")
         if not self.depth:
             self.namespace = namespace[1:]
-            if name.lower() not in ("alto", "pcgts"):
+            if name.lower() not in ROOTS:
                 raise _NoPage
         self.depth += 1
         if self.depth > MOST_DEEP:

@@ -58,9 +58,6 @@ class Pages:
     again: int = 0
     lost: list[tuple[Path, str, int]] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.described or self.lost)
-
     def formats(self) -> str:
         """How many pages of which formats, as part of a sentence."""
         counts = Counter(each.page.format for each in self.described)
@@ -82,7 +79,10 @@ def find_pages(files: Iterable[Path], pictures: Iterable[Path], nearest: bool = 
         try:
             pages = read_pages(path)
         except HTRError as error:
-            found.lost.append((path, str(error), 0))
+            if index.of_own_name(path):  # else it may be anything
+                found.lost.append((path, str(error), 0))
+            else:
+                found.others += 1
             continue
         found.others += not pages
         for page in pages:
@@ -130,11 +130,11 @@ class _Index:
                 if further and not several and _plain(further[1]) == _plain(stem_of(named)):
                     number = int(further[2]) - 1
                 return _nearest(page, fitting), max(number, 0)
-        return _nearest(page, self.of_own_name(page)), number
+        return _nearest(page, self.of_own_name(page.path)), number
 
-    def of_own_name(self, page: Page) -> list[Path]:
-        """The pictures that have the name of the page's file: X.png for X.xml, or for X.png.xml."""
-        stem = _plain(page.path.stem)
+    def of_own_name(self, path: Path) -> list[Path]:
+        """The pictures that have the name of a file: X.png for X.xml, or for X.png.xml."""
+        stem = _plain(path.stem)
         return self.stems.get(stem) or self.named.get(stem, [])
 
 
@@ -169,7 +169,7 @@ def _by_own_names(claims: dict[tuple[Path, int], list[Page]], index: _Index) -> 
     for key, pages in list(claims.items()):
         if len(pages) < 2:
             continue
-        own = [_nearest(page, index.of_own_name(page)) for page in pages]
+        own = [_nearest(page, index.of_own_name(page.path)) for page in pages]
         pictures = [each[0] for each in own if len(each) == 1]
         if len(set(pictures)) == len(pages):
             del claims[key]

@@ -154,16 +154,16 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
     files = list_files(folder).files if folder.is_dir() else []
     texts = [name for name in files if name.endswith(PAIRED)]
     pages, said = folder_pages(folder, rules.follow_links) if folder.is_dir() else (Pages(), [])
-    path, notes = folder_table(folder, bool(texts or pages))
-    if pages and path and path.name not in TABLES:
+    path, notes = folder_table(folder, bool(texts or pages.described))
+    if pages.described and path and path.name not in TABLES:
         notes.append(f"{path} is passed over, as the pages have texts of their own: name it to use it instead")
         path = None
-    if pages and (path or texts):
+    if pages.described and (path or texts):
         raise HTRError(
             f"{folder} has {pages.formats()} and {'a table, ' + path.name if path else 'texts beside pictures'}: name"
             f" {'the table itself to use it' if path else 'a folder of one kind'}, or move the others away"
         )
-    if pages:
+    if pages.described or (pages.lost and not path and not texts):
         source = pages_source(folder, pages, rules)
         source.notes += notes + said
         return source

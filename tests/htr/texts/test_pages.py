@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import LINES, SIZE, TEXTS, alto, draw_page, page, write_page
+from pages import LINES, SIZE, TEXTS, alto, draw_page, hostile, page, write_page
 from PIL import Image
 
 from htr.pictures.images import Geometry, ImageError, read_images
@@ -78,7 +78,8 @@ def test_the_picture_of_a_file(tmp_path, files, fit):
 
 
 def test_files_without_a_picture_are_named_with_their_lines(tmp_path):
-    make(tmp_path, {"b.png": None, "a.xml": alto(picture="a.png"), "c.xml": "<alto>", "b.xml": alto(picture="b.png")})
+    make(tmp_path, {"b.png": None, "a.xml": alto(picture="a.png"), "b.xml": alto(picture="b.png")})
+    make(tmp_path, {"c.png": None, "c.xml": "<alto>", "d.xml": "<alto>"})
     found = found_in(tmp_path)
     assert [each.page.path.name for each in found.described] == ["b.xml"]
     assert [(path.name, lines) for path, _, lines in found.lost] == [("a.xml", 4), ("c.xml", 0)]
@@ -197,6 +198,15 @@ def test_tables_and_texts_beside_pages(tmp_path):
     (tmp_path / "page.gt.txt").write_text("x")
     with pytest.raises(HTRError, match="and texts beside pictures: name a folder of one kind"):
         find_source(tmp_path, "train")
+
+
+def test_other_xml_beside_a_table_is_nothing_of_ours(tmp_path):
+    draw_page().save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text("FILENAME,IDENTITY\na.png,x\n")
+    for n, (content, _) in enumerate(hostile().values()):
+        (tmp_path / f"{n}.xml").write_bytes(content)
+    (tmp_path / "a.xml").write_text("<annotation><object/>")
+    assert [text for _, text in find_source(tmp_path, "train").rows] == ["x"]
 
 
 def test_folders_of_sets(tmp_path):
