@@ -259,7 +259,7 @@ def page_lines(config: Config, source: Source, rows: Sequence[tuple[str, str]], 
             described = source.pages.described[page]
             try:
                 pictures[page] = picture_of(described)
-                scaled += described.page.size not in (None, pictures[page].size)
+                scaled += described.page.is_scaled_to(pictures[page].size)
             except HTRError as error:
                 pictures[page] = error
         if isinstance(pictures[page], HTRError):

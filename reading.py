@@ -326,6 +326,8 @@ class Outcome:
         lines = [f"read {read:,} of {total:,} {what}{of_pages} with {read_with}, {speed:.0f} {what}/s"]
         if blank := sum(not page.error and not page.lines for page in self.pages or ()):
             lines.append(f"pages whose file has no lines: {blank:,}")
+        if scaled := sum(not page.error and page.page.is_scaled_to(page.whole.size) for page in self.pages or ()):
+            lines.append(f"pages whose picture has another size than their file says, scaled: {scaled:,}")
         if self.new < total:
             lines.append(f"of these, read by the run before: {total - self.new:,}")
         if self.found.others:

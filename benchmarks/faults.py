@@ -1,6 +1,6 @@
 """Inject faults and count what is lost: killed runs, full disks, damaged checkpoints, hostile files and CSVs.
 
-    python benchmarks/faults.py                  # all, twenty minutes on two cores; needs no dataset
+    python benchmarks/faults.py                  # all, half an hour on two cores; needs no dataset
     python benchmarks/faults.py --only hostile   # one of them
 
 Prints a row for each fault: how often it was injected, and how often the promise of the README held. Runs the scripts

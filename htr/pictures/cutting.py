@@ -25,6 +25,7 @@ UP, DOWN = 0.8, 0.38  # of the distance to the line above: how far a band reache
 NARROWEST, WIDEST = 0.6, 1.35  # of the page's median distance, within which a line's own counts
 LIKE_OUTLINES = 1.3  # of the outlines' median height; larger distances are those of paragraphs or of a table's rows
 LONE = 12  # of a single line without outline, its length by the distance that another would have
+LONGEST = 3  # the longest line of a page without outlines has at least so many times its height
 SIDE = 0.25  # of the distance: how far a band reaches beyond the ends of its baseline
 TURNED = np.radians(10)  # lines whose directions differ by more are not beside each other
 LEAST_APART = 4  # pixels between baselines that are two lines
@@ -175,8 +176,8 @@ def _usual(distances: np.ndarray, outlined: np.ndarray, lengths: np.ndarray) -> 
     outlined = outlined[outlined > 0]
     known = distances[np.isfinite(distances)]
     guesses = [np.median(known)] if len(known) else []
-    guesses += [LIKE_OUTLINES * np.median(outlined)] if len(outlined) else []
-    return float(max(min(guesses, default=np.median(lengths) / LONE), LEAST_APART))
+    guesses += [LIKE_OUTLINES * np.median(outlined) if len(outlined) else lengths.max() / LONGEST]
+    return float(max(min(guesses) if len(known) or len(outlined) else np.median(lengths) / LONE, LEAST_APART))
 
 
 # -------------------------------------------------------------------------------------------------- strips
@@ -221,18 +222,20 @@ class PagePicture:
             page, bands = self._opened(levels)
         except ImageError as error:
             return [error] * len(places)
-        chosen = [bands[place] for place in places]
-        if not levels:
-            return [cropped(np.asarray(level_strip(page, band)), band) for band in chosen]
-        unit = usual_unit(bands)
-        written = Image.new("1", page.size)
-        draw = ImageDraw.Draw(written)
-        for band in bands:
-            draw.polygon([tuple(point) for point in band.outline()], fill=1)
-        if not written.getbbox():
-            return [ImageError("lies outside of its page")] * len(places)
-        page = Image.fromarray(normalise_page(np.asarray(page), (UP + DOWN) * unit, np.asarray(written)))
-        return [clean_line(strip) for strip in cut_lines(page, chosen, unit)]
+        outlines = [band.outline() for band in bands]
+        there = [(line.max(0) > 0).all() and (line.min(0) < page.size).all() for line in outlines]
+        chosen = [bands[place] for place in places if there[place]]
+        if levels and chosen:
+            unit = usual_unit(bands)
+            written = Image.new("1", page.size)
+            draw = ImageDraw.Draw(written)
+            for line in outlines:
+                draw.polygon([tuple(point) for point in line], fill=1)
+            page = Image.fromarray(normalise_page(np.asarray(page), (UP + DOWN) * unit, np.asarray(written)))
+            cut = iter([clean_line(strip) for strip in cut_lines(page, chosen, unit)])
+        else:
+            cut = iter([cropped(np.asarray(level_strip(page, band)), band) for band in chosen])
+        return [next(cut) if there[place] else ImageError("lies outside of its page") for place in places]
 
     def shown(self, size: int) -> Image.Image:
         """The page in colour, its longer side `size` pixels at most. Raises ImageError where it cannot be read."""

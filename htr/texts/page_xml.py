@@ -93,6 +93,10 @@ class Page:
         """Whether the file says that no hand wrote a line."""
         return any(PRINTED.search(kind) for kind in (line.kind, self.regions[line.region].kind))
 
+    def is_scaled_to(self, size: tuple[int, int]) -> bool:
+        """Whether a picture of `size` has other pixels than those that the page counts."""
+        return self.per_inch is None and self.size not in (None, size)
+
     def scaled_to(self, size: tuple[int, int], dots_per_inch: float | None = None) -> tuple[float, float]:
         """What to multiply x and y by to get pixels of a picture of `size` (width, height).
 

@@ -127,6 +127,11 @@ def test_outlines_bound_the_height_where_rows_are_far_apart():
     assert [band.unit for band in bands(level(*heights), [None] * 3)] == [150] * 3
 
 
+def test_two_lines_far_apart_are_not_that_high():
+    far = bands(level(100, 2000), [None] * 2)
+    assert max(band.unit for band in far) <= cutting.WIDEST * 650 / cutting.LONGEST
+
+
 def test_cells_of_a_row_do_not_reach_into_each_other():
     row = [np.array([[50.0, 100], [200, 100]]), np.array([[210.0, 101], [400, 101]]), *level(160)]
     left, right, below = bands(row, [None] * 3)
@@ -236,6 +241,8 @@ def test_what_lies_outside_of_the_page(tmp_path):
     page_of(tmp_path, lambda on: on.line([20, 90, 300, 90], fill=30, width=5))
     cut = strips(tmp_path, [np.array([[-50.0, 100], [900, 100]]), np.array([[50.0, 470], [700, 520]])])
     assert all(isinstance(strip, np.ndarray) for strip in cut)
+    inside, lost = strips(tmp_path, [*level(100), np.array([[50.0, 9000], [700, 9000]])])
+    assert (inside.min() < 128, str(lost)) == (True, "lies outside of its page")
     (lost,) = strips(tmp_path, [np.array([[2000.0, 100], [2600, 100]])])
     assert str(lost) == "lies outside of its page"
     assert isinstance(lost, ImageError)
