@@ -140,18 +140,20 @@ def _bands(angle: float, lines: Sequence[np.ndarray], outlined: np.ndarray) -> l
     """The bands of lines (K, 2) in turned coordinates. outlined: (N,) the heights of their outlines, 0 without one."""
     lines = [line[np.argsort(line[:, 0], kind="stable")] for line in lines]
     starts, ends = np.array([line[0, 0] for line in lines]), np.array([line[-1, 0] for line in lines])
-    grid = np.arange(starts.min() - 4 * STEP, ends.max() + 4 * STEP, max(STEP, (ends.max() - starts.min()) / 1000))
+    step = max(STEP, (ends.max() - starts.min()) * max(1, len(lines) / 1000) / 1000)
+    grid = np.arange(starts.min() - 4 * STEP, ends.max() + 4 * STEP, step)
     heights = np.array([np.interp(grid, line[:, 0], line[:, 1]) for line in lines])  # (N, G)
     there = (grid >= starts[:, None] - STEP) & (grid <= ends[:, None] + STEP)
     others = np.where(there, heights, np.inf)
 
     beside, distances = [], np.full(len(lines), np.nan)
     for n in range(len(lines)):
-        below = others - heights[n]
-        above = np.where(there, -below, np.inf)
+        along = slice(*np.searchsorted(grid, (starts[n] - 8 * STEP, ends[n] + 8 * STEP)))
+        below = others[:, along] - heights[n, along]
+        above = np.where(there[:, along], -below, np.inf)
         below[below < LEAST_APART], above[above < LEAST_APART] = np.inf, np.inf
-        beside.append(np.stack([grid, above.min(0), below.min(0)]))
-        known = beside[n][1, there[n]]
+        beside.append(np.stack([grid[along], above.min(0), below.min(0)]))
+        known = beside[n][1, there[n, along]]
         if np.isfinite(known).mean() >= COVERED:
             distances[n] = np.median(known[np.isfinite(known)])
     usual = _usual(distances, outlined, ends - starts)
@@ -166,8 +168,7 @@ def _bands(angle: float, lines: Sequence[np.ndarray], outlined: np.ndarray) -> l
         before, after = ends[level & (ends <= starts[n])], starts[level & (starts >= ends[n])]
         left = starts[n] - min([side, *(starts[n] - before) / 2])
         right = ends[n] + min([side, *(after - ends[n]) / 2])
-        near = (grid >= left - STEP) & (grid <= right + STEP)
-        found.append(Band(angle, *line.T, left, max(right, left + 1), float(distances[n]), beside[n][:, near]))
+        found.append(Band(angle, *line.T, left, max(right, left + 1), float(distances[n]), beside[n]))
     return found
 
 

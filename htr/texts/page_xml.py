@@ -21,6 +21,7 @@ MOST_BYTES = (
 )
 ROOTS = ("alto", "pcgts")  # elements, in lower case
 MOST_DEEP = 200  # elements within elements; a page has a dozen
+MOST_LINES = 5_000  # of a page; one of newsprint has 2,000
 MOST_POINTS = 20_000  # of an outline or a baseline
 UNITS = {"pixel": None, "mm10": 254, "inch1200": 1200}  # of an ALTO file, and how many of them make an inch
 # What a file calls a line, or the region that it is in, when no hand wrote it.
@@ -166,7 +167,10 @@ def read_pages(path: str | os.PathLike) -> list[Page]:
     if root is None:
         return []
     try:
-        return _alto(path, root, namespace) if root.tag.lower() == "alto" else _page(path, root, namespace)
+        pages = _alto(path, root, namespace) if root.tag.lower() == "alto" else _page(path, root, namespace)
+        if (most := max((len(page.lines) for page in pages), default=0)) > MOST_LINES:
+            raise HTRError(f"it has a page of {most:,} lines, more than {MOST_LINES:,}")
+        return pages
     except HTRError as error:
         raise HTRError(f"{path} cannot be read: {error}") from None
 
@@ -288,7 +292,7 @@ def _name_lines(page: Page) -> None:
 def _alto(path: Path, root: ET.Element, namespace: str) -> list[Page]:
     unit = (root.findtext("Description/MeasurementUnit") or "pixel").strip().lower()
     if unit not in UNITS:
-        raise HTRError(f"it measures in {unit!r}, which is none of {', '.join(UNITS)}")
+        raise HTRError(f"it measures in {unit[:40]!r}, which is none of {', '.join(UNITS)}")
     picture = (root.findtext("Description/sourceImageInformation/fileName") or "").strip()
     kinds = {tag.get("ID", ""): tag.get("LABEL", "") for tag in root.iterfind("Tags/*")}
     pages = []

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+import numpy as np
+
 from htr.pictures.cutting import PagePicture, bands
 from htr.pictures.documents import PDF, page_shape
 from htr.pictures.images import ImageError
@@ -208,9 +210,12 @@ def picture_of(described: Described) -> PagePicture:
     as_stored = page.size == shape.stored != shape.size  # written by a program that knows no EXIF
     size = shape.stored if as_stored else shape.size
     scales = page.scaled_to(size, shape.dots_per_inch)
-    outlines = [None if line.outline is None else line.outline * scales for line in page.lines]
-    baselines = [None if line.baseline is None else line.baseline * scales for line in page.lines]
-    lines = bands(baselines, outlines)
+
+    def in_pixels(points: np.ndarray | None) -> np.ndarray | None:
+        """What is far outside of the picture comes nearer: no line is larger than three pages."""
+        return None if points is None else np.clip(points * scales, np.negative(size), np.multiply(size, 2))
+
+    lines = bands([in_pixels(line.baseline) for line in page.lines], [in_pixels(line.outline) for line in page.lines])
     return PagePicture(described.picture, described.number, size, as_stored, lines, page.path)
 
 

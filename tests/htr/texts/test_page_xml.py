@@ -140,6 +140,12 @@ def test_a_hostile_file_is_refused_in_one_sentence(tmp_path, kind):
     assert time.perf_counter() - started < 5
 
 
+def test_more_lines_than_a_page_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_xml, "MOST_LINES", 3)
+    with pytest.raises(HTRError, match="it has a page of 4 lines, more than 3"):
+        read_pages(written(tmp_path, alto()))
+
+
 def test_a_large_file_is_not_opened(tmp_path, monkeypatch):
     path = written(tmp_path, alto())
     with open(path, "r+b") as file:

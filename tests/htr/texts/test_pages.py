@@ -277,6 +277,17 @@ def test_a_picture_that_changed_meanwhile(tmp_path):
         picture_of(each)
 
 
+def test_places_far_away_take_no_memory(tmp_path):
+    far = [
+        ("main", "l1", [(-9_000_000, 80), (9_000_000, 84)], LINES[0][3], "x"),
+        ("main", "l2", [(160, 9_999_999), (600, 9_999_999)], LINES[1][3], "y"),
+    ]
+    write_page(tmp_path, xml=alto([*far, LINES[2]]))
+    (each,) = found_in(tmp_path).described
+    strips = picture_of(each).strips(range(3))
+    assert max(strip.size for strip in strips if not isinstance(strip, ImageError)) < 4_000_000
+
+
 def test_a_page_is_decoded_once_for_all_its_lines(tmp_path, monkeypatch):
     from htr.pictures import cutting
     from htr.pictures.cutting import PageLine
