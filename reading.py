@@ -24,7 +24,7 @@ from htr.results.page_truth import PageTruth, xml_files
 from htr.results.report import LeastSure, LeastSurePages, write_report
 from htr.results.scores import LABEL_COLUMNS, Truth
 from htr.results.tables import Journal, Row, only_reading, write_predictions
-from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, pages_to_read, write_page
+from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, mark_folders, pages_to_read, write_page
 from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
@@ -362,6 +362,8 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     with contextlib.ExitStack() as stack:
         if parallel.rank() == 0 and job.output_dir:
             stack.enter_context(only_reading(job.output_dir))
+            if pages is not None:
+                mark_folders(Path(job.output_dir))
         stack.enter_context(memory_advice(job.batch_size or reader.network.in_batch))
         started = time.perf_counter()
         rows = stack.enter_context(contextlib.closing(written_rows(reader, outcome)))

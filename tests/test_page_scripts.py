@@ -113,6 +113,11 @@ def test_an_earlier_reading_is_no_data(tmp_path, script, book):
     before = table(book / "output" / "predictions.csv")
     script(book, *flags)
     assert table(book / "output" / "predictions.csv").equals(before)
+    write_page(book / "lines", "mine")  # a folder of one's own may be called like that
+    script(book, *flags, "--output-dir", ".")
+    assert len(table(book / "predictions.csv")) == 28
+    assert len(find_source(book, "train").rows) == 28  # and is still one's own
+    shutil.rmtree(book / "lines")
     assert len(find_source(book, "train").rows) == 24
 
 
@@ -153,7 +158,13 @@ def test_files_with_several_pages(tmp_path, script):
     assert "x.tif, page 2 has no ALTO or PAGE file" in done.stderr
     rows = table(tmp_path / "output" / "predictions.csv")
     assert rows["PAGE"].tolist() == ["x.tif"] * 4 + ["x.tif, page 2", "x.tif, page 3"]
-    assert {path.name for path in (tmp_path / "output/pages").iterdir()} == {"x.txt", "x.xml", "x-3.txt", "x-3.xml"}
+    assert {path.name for path in (tmp_path / "output/pages").iterdir()} == {
+        ".read-pages",
+        "x.txt",
+        "x.xml",
+        "x-3.txt",
+        "x-3.xml",
+    }
 
 
 def test_pdf(tmp_path, script):

@@ -22,6 +22,7 @@ from htr.pictures.documents import page_shape
 from htr.pictures.images import Geometry, ImageError, Part
 from htr.results.tables import Row
 from htr.system.files import file_name, whole_file
+from htr.system.names import READ
 from htr.system.scripts import HTRError, printable
 from htr.texts.page_xml import Page, points_of, tree_of
 from htr.texts.pages import Described, Pages, picture_of, stem_of
@@ -124,6 +125,18 @@ def _add_lines(read: ReadPage, described: Described, output_dir: Path | None) ->
         name = next(each for n in range(len(taken) + 1) if (each := start + (f"-{n + 1}" if n else "")) not in taken)
         taken.add(name)
         read.lines.append(PageLine(f"{name}.png", read.whole, place))
+
+
+def mark_folders(output_dir: Path) -> None:
+    """Make the folders in which lines and pages are kept, and say in them that they are nobody's data; not in folders
+    that hold anything else. Raises HTRError where they cannot be written.
+    """
+    for name in (LINES, PAGES):
+        folder = output_dir / name
+        if folder.is_dir() and any(folder.iterdir()):
+            continue
+        with whole_file(output_dir / name / READ) as file:
+            file.write("written by predict.py --pages: name this folder itself to use it as data\n")
 
 
 def write_page(read: ReadPage, rows: Sequence[Row], output_dir: Path) -> None:

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from htr.system.names import DRAWN, OWN_FOLDERS, OWN_TABLE, is_no_data
+from htr.system.names import DRAWN, READ, is_no_data
 from htr.system.scripts import HTRError
 
 STALE = 3600  # seconds without a change after which a temporary file is a killed process's
@@ -166,8 +166,8 @@ class Listing(NamedTuple):
 def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing:
     """List all files below `folder`; with `follow_links` also those below linked folders, each folder once.
 
-    A drawn dataset in a folder below it is passed over, as nobody's handwriting, and so are the folders of an earlier
-    reading of pages.
+    A drawn dataset in a folder below it is passed over, as nobody's handwriting, and so is what an earlier reading of
+    pages left there.
 
     Raises HTRError where `folder` itself cannot be searched.
     """
@@ -179,11 +179,11 @@ def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing
         try:
             with os.scandir(os.path.join(folder, below)) as entries:
                 empty = True
-                no_data |= bool(below) and os.path.exists(os.path.join(folder, below, DRAWN))
-                written = os.path.exists(os.path.join(folder, below, OWN_TABLE))
+                marks = (os.path.join(folder, below, mark) for mark in (DRAWN, READ))
+                no_data |= bool(below) and any(map(os.path.exists, marks))
                 for entry in entries:
                     name, empty = below + entry.name, False
-                    passed = no_data or is_no_data(entry.name) or (written and entry.name in OWN_FOLDERS)
+                    passed = no_data or is_no_data(entry.name)
                     if entry.is_dir(follow_symlinks=follow_links):
                         target = os.path.realpath(entry.path) if follow_links else ""
                         if target not in searched:

@@ -26,9 +26,8 @@ OWN_FILES = {
     "predictions.csv", "predictions.txt", "predictions.xlsx", "predictions.partial.jsonl", "report.html", "htr_cache",
 }  # fmt: skip
 OWN_ENDINGS = (".history.csv", ".curves.png", ".last.pth", ".previous.pth", ".calibrated.pth", ".onnx.json")
-# Beside that table lie folders of it, which are data only where they are named themselves.
-OWN_TABLE, OWN_FOLDERS = "predictions.csv", {"lines", "pages"}
-DRAWN = ".drawn-names"  # a file in the folder of a drawn dataset
+DRAWN = ".drawn-names"  # a file in the folder of a drawn dataset,
+READ = ".read-pages"  # and one in the folders in which an earlier reading left lines and pages
 SURE = float("inf")
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an upload
 ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
