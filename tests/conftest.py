@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,10 @@ SMALL = (
 
 
 def pytest_configure():
-    """No GPU, so that results are the same everywhere, and a core for each worker of pytest-xdist."""
+    """No GPU, so that results are the same everywhere, and a core for each worker of pytest-xdist; under nohup, programs
+    that are started do not inherit that SIGHUP is ignored."""
+    if os.name == "posix" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
 
