@@ -24,10 +24,9 @@ SMALL = (
 
 
 def pytest_configure():
-    """No GPU, so that results are the same everywhere, and a core for each worker of pytest-xdist; under nohup, programs
-    that are started do not inherit that SIGHUP is ignored."""
+    """No GPU, so that results are the same everywhere, and a core for each worker of pytest-xdist."""
     if os.name == "posix" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # under nohup: what is started does not inherit that
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
 
