@@ -21,7 +21,7 @@ import numpy as np
 from config import Config
 from htr.pictures.cutting import PageLine, PagePicture
 from htr.pictures.images import PREPROCESSING, Geometry, ImageError, Part, read_images
-from htr.system.files import Listing, file_name, list_files, only_writer
+from htr.system.files import file_name, links_out, list_files, only_writer
 from htr.system.names import Matches, Pictures
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, printable
@@ -222,7 +222,7 @@ def matching_files(config: Config, source: Source, rows: Sequence[tuple[str, str
     """The files that rows (name, text) mean; counts those that mean none."""
     folder, listing = source.folder, list_files(source.folder, config.FOLLOW_LINKS)
     names = [file_name(path) for path in listing.files]
-    outside = set() if config.FOLLOW_LINKS else links_out(listing, folder, config.DATA_DIR)
+    outside = set() if config.FOLLOW_LINKS else set(map(file_name, links_out(listing, folder, config.DATA_DIR)))
     files = [(name, folder / path) for name, path in zip(names, listing.files, strict=True)]
     matches = Pictures(files, ([source.base], [folder], [config.DATA_DIR])).match(name for name, _ in rows)
     candidates, named = [], set()
@@ -348,13 +348,6 @@ def split_of(
     validation = [each for each in candidates if documents.get(each.name, each.name) in kept]
     train = [each for each in candidates if documents.get(each.name, each.name) not in kept]
     return (train, validation, "kept for validation") if split == "train" else (validation, train, "for training")
-
-
-def links_out(listing: Listing, folder: Path, data_dir: str | os.PathLike) -> set[str]:
-    """The names of the files that are links to somewhere outside of the dataset."""
-    roots = [os.path.realpath(root) for root in (folder, data_dir)]
-    targets = ((path, Path(os.path.realpath(folder / path))) for path in listing.links)  # also of a link to itself
-    return {file_name(path) for path, target in targets if not any(map(target.is_relative_to, roots))}
 
 
 def usable_images(

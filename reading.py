@@ -20,7 +20,7 @@ from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.pictures.documents import PDF
 from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images
 from htr.results.known import Known, known_labels
-from htr.results.page_truth import PageTruth, xml_files
+from htr.results.page_truth import PageTruth
 from htr.results.report import LeastSure, LeastSurePages, write_report
 from htr.results.scores import LABEL_COLUMNS, Truth
 from htr.results.tables import Journal, Row, only_reading, write_predictions
@@ -29,7 +29,7 @@ from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
 from htr.texts.labels import Alphabet, Columns
-from htr.texts.pages import pages_beside
+from htr.texts.pages import pages_beside, xml_files
 from utils import (
     Network,
     is_onnx,
@@ -356,7 +356,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, pages, reader.config) if job.labels else None
     columns = reader.columns + (LABEL_COLUMNS if truth else ()) + (PAGE_COLUMNS if pages is not None else ())
-    known = known_of(job, found, reader.config) if job.html else None
+    known = known_of(job, found, truth, reader.config) if job.html else None
     least_sure = None if not job.html else LeastSure() if pages is None else LeastSurePages(pages)
     outcome = Outcome(job, found, pages, columns, truth, least_sure, known)
     with contextlib.ExitStack() as stack:
@@ -452,11 +452,10 @@ def write_html(outcome: Outcome) -> None:
         write_report(path, outcome.least_sure, outcome.summary(), comparison, progress.update, outcome.known)
 
 
-def known_of(job: Job, found: Found, config: Config) -> Known:
+def known_of(job: Job, found: Found, truth: Truth | None, config: Config) -> Known:
     """What is labelled already of a job's images; says what is odd about it."""
     columns = Columns(job.picture_column, job.text_column)
-    of_pages = job.pages and job.labels and xml_files(Path(job.labels))
-    labels = None if of_pages else job.labels  # a file of pages is no table that could be saved anew
+    labels = None if isinstance(truth, PageTruth) else job.labels  # a file of pages is no table to be saved anew
     known = known_labels(found.files, found.folders, label_rules(config), labels, columns)
     for note in known.notes if not job.labels else ():
         print(printable(note))

@@ -104,23 +104,24 @@ def normalise_page(pixels: np.ndarray, height: float, written: np.ndarray) -> np
     those of all of them, so that a line that holds little ink, or only a fold, is no different from the others. Returns
     uint8 (H, W), paper 255, ink about 0.
     """
-    step = max(1, np.count_nonzero(written) // MOST_SAMPLED)
-    low, paper, high = np.percentile(pixels[written][::step], (1, 50, 99))
+    places = np.flatnonzero(written)
+    places = places[:: max(1, len(places) // MOST_SAMPLED)]
+    low, paper, high = np.percentile(pixels.ravel()[places], (1, 50, 99))
     if high - paper > paper - low:  # light ink
         pixels, paper, low, high = 255 - pixels, 255 - paper, 255 - high, 255 - low
     noise = noise_of(pixels[:: 1 + len(pixels) // 512].astype(np.float32))
     blank = np.full(pixels.shape, 255, dtype=np.uint8)
     if high - low <= max(4, 6 * noise):
         return blank
-    brightest = np.percentile(pixels[written][::step], 90)  # above it are halos of a sharpened photo
+    brightest = np.percentile(pixels.ravel()[places], 90)  # above it are halos of a sharpened photo
     pixels = np.minimum(pixels, np.uint8(brightest))
     size = max(9, round(0.4 * height)) | 1
     light = erode(dilate(pixels, size), size)
     shares = (1 / np.maximum(np.arange(256), max(paper, 1) / 4)).astype(np.float32)
     dark = (light - pixels) * shares[light]
-    dark -= np.median(dark[written][::step])
+    dark -= np.median(dark.ravel()[places])
     np.clip(dark, 0, 1, out=dark)
-    deviation = max(1.4826 * float(np.median(dark[written][::step])), noise / max(paper, 1))
+    deviation = max(1.4826 * float(np.median(dark.ravel()[places])), noise / max(paper, 1))
     ink = dark > max(FAINTEST, 5 * deviation)
     ink &= neighbours(ink) >= 3  # no single pixels
     writing = dark[ink & written]

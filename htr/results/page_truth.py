@@ -10,10 +10,9 @@ import numpy as np
 from htr.pictures.cutting import Band, turned
 from htr.results.scores import Comparison, Score, Truth
 from htr.results.transcripts import ReadPage
-from htr.system.files import list_files
 from htr.system.scripts import HTRError
 from htr.texts.labels import LabelRules
-from htr.texts.pages import find_pages, page_files, picture_of
+from htr.texts.pages import find_pages, picture_of, xml_files
 
 NEAR = 0.4  # of the distance of neighbouring lines, within which two baselines are the same
 ALONG = 0.5  # share of a true baseline along which a line must run to be that line
@@ -77,13 +76,6 @@ class PageTruth(Truth):
                 f" {most.cer:.4f} ({worst}); WER {middle[1]:.4f} in the median",
             )
         return said
-
-
-def xml_files(path: Path) -> list[Path]:
-    """The files at or below a path that may be ALTO or PAGE."""
-    if path.is_dir():
-        return [path / name for name in page_files(list_files(path).files)]
-    return [path] if page_files([path.name]) else []
 
 
 def matching(true: Sequence[Band], read: Sequence[Band]) -> list[int | None]:

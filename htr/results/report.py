@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from htr.decoding.confidence import coverage_curve
@@ -96,8 +97,13 @@ def thumbnail(path: Path) -> str:
     small.thumbnail([8 * side for side in THUMBNAIL])  # so that a photo takes no time
     small = normalise_levels(small)
     small.thumbnail(THUMBNAIL)
+    return data_url(small, 70)
+
+
+def data_url(image: Image.Image, quality: int) -> str:
+    """An image as a JPEG within an address."""
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=70)
+    image.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -106,10 +112,7 @@ def whole_page(page: ReadPage) -> dict[str, Any]:
     width, height = page.whole.size
     item = {"name": page.shown_as, "width": width, "height": height, "image": ""}
     with contextlib.suppress(ImageError):
-        image = page.whole.shown(PAGE_SIZE)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=60)
-        item["image"] = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        item["image"] = data_url(page.whole.shown(PAGE_SIZE), 60)
     return item
 
 

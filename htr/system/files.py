@@ -210,6 +210,13 @@ def list_files(folder: str | os.PathLike, follow_links: bool = False) -> Listing
     return Listing(files, links, linked_folders, empty_folders, closed_folders, passed_over)
 
 
+def links_out(listing: Listing, folder: Path, *others: str | os.PathLike) -> set[str]:
+    """Which files of a listing of `folder` are links to somewhere outside of it, and of `others`."""
+    roots = [os.path.realpath(root) for root in (folder, *others)]
+    targets = ((path, Path(os.path.realpath(folder / path))) for path in listing.links)  # also of a link to itself
+    return {path for path, target in targets if not any(map(target.is_relative_to, roots))}
+
+
 def file_name(path: str | os.PathLike) -> str:
     """A path as text that can be written anywhere; bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -222,7 +222,7 @@ def picture_of(described: Described) -> PagePicture:
 def pages_beside(pictures: Iterable[Path], folders: Iterable[Path]) -> Pages:
     """The pages of pictures whose ALTO or PAGE files lie beside them, in folders beside, or below `folders`."""
     pictures = [Path(picture) for picture in pictures]
-    files = {folder / name: None for folder in folders for name in page_files(list_files(folder).files)}
+    files = dict.fromkeys(path for folder in folders for path in xml_files(folder))
     for folder in dict.fromkeys(picture.parent for picture in pictures):
         above = Path(os.path.abspath(folder)).parent if folder == Path() else folder.parent
         for near in (folder, above):
@@ -306,3 +306,10 @@ def document_of(names: Sequence[str]) -> Callable[[str], str]:
 def page_files(names: Iterable[str]) -> list[str]:
     """The names that an ALTO or PAGE file may have; METS files hold no lines."""
     return [name for name in names if name.lower().endswith(SUFFIX) and PurePath(name).stem.lower() != "mets"]
+
+
+def xml_files(path: Path) -> list[Path]:
+    """The files at or below a path that may be ALTO or PAGE."""
+    if path.is_dir():
+        return [path / name for name in page_files(list_files(path).files)]
+    return [path] if page_files([path.name]) else []

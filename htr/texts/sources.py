@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from htr.system.files import list_files
+from htr.system.files import Listing, links_out, list_files
 from htr.system.names import has_suffix, is_no_data, without_suffix
 from htr.system.scripts import HTRError, printable
 from htr.texts.cells import TABLE_SUFFIXES
@@ -151,9 +151,10 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
 
     A column may say which rows are of the `split`. Raises HTRError where several could be meant.
     """
-    files = list_files(folder).files if folder.is_dir() else []
+    listing = list_files(folder) if folder.is_dir() else None
+    files = listing.files if listing else []
     texts = [name for name in files if name.endswith(PAIRED)]
-    pages, said = folder_pages(folder, rules.follow_links) if folder.is_dir() else (Pages(), [])
+    pages, said = folder_pages(folder, listing, rules.follow_links) if listing else (Pages(), [])
     path, notes = folder_table(folder, bool(texts or pages.described))
     if pages.described and path and path.name not in TABLES:
         notes.append(f"{path} is passed over, as the pages have texts of their own: name it to use it instead")
@@ -177,21 +178,16 @@ def whole_source(folder: Path, columns: Columns = ANY, split: str = "", rules: P
     return source
 
 
-def folder_pages(folder: Path, follow_links: bool = False) -> tuple[Pages, list[str]]:
+def folder_pages(folder: Path, listing: Listing, follow_links: bool = False) -> tuple[Pages, list[str]]:
     """The pages with ALTO or PAGE files in a folder and below it, and what there is to say of links."""
-    listing = list_files(folder, follow_links)
-    if not page_files(listing.files):
+    listing = list_files(folder, follow_links) if follow_links else listing
+    files, pictures = page_files(listing.files), list(filter(has_suffix, listing.files))
+    if not files:
         return Pages(), []
-    root, wanted = os.path.realpath(folder), [*page_files(listing.files), *filter(has_suffix, listing.files)]
-    out = {name for name in listing.links.intersection(wanted) if not follow_links and _leads_out(folder / name, root)}
-    inside = [folder / name for name in wanted if name not in out]
-    files = page_files(map(os.fspath, inside))
-    found = find_pages(map(Path, files), [path for path in inside if has_suffix(path.name)])
-    return found, [f"links out of the folder, not read: {len(out):,}; --follow-links reads them"] if out else []
-
-
-def _leads_out(link: Path, root: str) -> bool:
-    return not Path(os.path.realpath(link)).is_relative_to(root)
+    out = set() if follow_links else links_out(listing, folder).intersection(files + pictures)
+    inside = [[folder / name for name in names if name not in out] for names in (files, pictures)]
+    said = [f"links out of the folder, not read: {len(out):,}; --follow-links reads them"] if out else []
+    return find_pages(*inside), said
 
 
 def pages_source(folder: Path, pages: Pages, rules: PageRules) -> Source:
