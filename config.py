@@ -84,6 +84,9 @@ class Config:
     )
 
     # network
+    FRAME_WIDTH: int = _setting(
+        8, "pixels to a frame, of which a character needs one at least: 8, or 4 for cramped writing", least=4, most=8
+    )
     CNN_CHANNELS: tuple[int, ...] = _setting(
         (32, 48, 96, 112, 192, 192), "output channels of the six convolutions", least=1, most=1024
     )
@@ -159,6 +162,8 @@ class Config:
                     raise ValueError(f"{flag_of(field)} must be at least {limits['least']}, not {number}")
                 if limits["most"] is not None and not number <= limits["most"]:
                     raise ValueError(f"{flag_of(field)} must be at most {limits['most']}, not {number}")
+        if self.FRAME_WIDTH not in (4, 8):
+            raise ValueError(f"--frame-width takes 4 or 8, not {self.FRAME_WIDTH}")
         if len(self.CNN_CHANNELS) != 6:
             raise ValueError(f"--cnn-channels takes six numbers, not {len(self.CNN_CHANNELS)}")
 

@@ -401,7 +401,7 @@ def state_of(path: str | PageLine) -> tuple:
 
 def fingerprint(config: Config, candidates: Sequence[Candidate], wanted: int) -> str:
     """Changes whenever the images that `load_lines` takes would: with a file, a text or a setting."""
-    settings = (PREPROCESSING, wanted, *geometry(config))
+    settings = (PREPROCESSING, wanted, config.FRAME_WIDTH, *geometry(config))
     digest = hashlib.blake2b(repr(settings).encode())
     for each in candidates:
         digest.update(repr((each.name, each.text, *state_of(each.path))).encode("utf-8", "surrogateescape"))

@@ -5,6 +5,7 @@ Label ids count from 0; the network's class 0 is the blank, so label i is class 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from htr.decoding.ctc import BLANK, FRAME, frames
+from htr.decoding.ctc import BLANK, frames
+from htr.decoding.onnx import Sizes
 
 
 class ConvBlock(nn.Module):
@@ -106,26 +108,22 @@ class CRNN(nn.Module):
     the CNN directly, so that training leaves the all-blank plateau within an epoch (Retsinas et al. 2022,
     arXiv:2404.11339).
 
-    num_labels: characters without the blank. height: of the images, in pixels. channels: of the six convolutions.
+    sizes: of the network; classes include the blank. With frames of 4 pixels, blocks of 2 x 2 pixels become channels
+    before the first convolution (the inverse of sub-pixel convolution, Shi et al. 2016, arXiv:1609.05158).
     """
 
-    def __init__(self, num_labels: int, height: int, channels: Sequence[int], hidden: int, layers: int, dropout: float):
+    def __init__(self, sizes: Sizes, dropout: float):
         super().__init__()
-        c1, c2, c3, c4, c5, c6 = channels
-        classes = num_labels + 1
-        inputs = [c6] + [2 * hidden] * (layers - 1)  # of each LSTM layer
+        classes, hidden = sizes.classes, sizes.hidden
+        channels = (sizes.block**2, *sizes.channels)
+        last = channels[-1]
+        inputs = [last] + [2 * hidden] * (sizes.layers - 1)  # of each LSTM layer
+        self.frame, self.block = sizes.frame, sizes.block
         self.blocks = nn.ModuleList(
-            [
-                ConvBlock(1, c1, pool=(2, 2)),
-                ConvBlock(c1, c2, pool=(2, 2)),
-                ConvBlock(c2, c3),
-                ConvBlock(c3, c4, pool=(2, 2)),
-                ConvBlock(c4, c5, pool=(2, 1)),
-                ConvBlock(c5, c6),
-            ]
+            ConvBlock(*pair, pool) for pair, pool in zip(pairwise(channels), sizes.pools(), strict=True)
         )
-        self.columns = Columns(c6, height // 16)
-        self.shortcut = nn.Linear(c6, classes)
+        self.columns = Columns(last, sizes.height // 16)
+        self.shortcut = nn.Linear(last, classes)
         self.feedback = nn.ModuleList(nn.Linear(classes, size, bias=False) for size in inputs)
         self.lstm = nn.ModuleList(BiLSTM(size, hidden) for size in inputs)
         self.heads = nn.ModuleList(nn.Linear(2 * hidden, classes) for _ in inputs)
@@ -153,12 +151,14 @@ class CRNN(nn.Module):
             weights |= {f"head{n}.weight": head.weight.T, f"head{n}.bias": head.bias}
         return {name: weight.cpu().numpy() for name, weight in weights.items()}
 
-    frames = staticmethod(frames)
+    def frames(self, widths: Tensor) -> Tensor:
+        """The numbers of frames of images that are so many pixels wide."""
+        return frames(widths, self.frame)
 
     def forward(
         self, images: Tensor, widths: Tensor, all_readings: bool = False
     ) -> tuple[Tensor | list[Tensor], Tensor]:
-        """images (N, 1, height, W) of ink with W a multiple of 8, widths (N,) in pixels, on the CPU.
+        """images (N, 1, height, W) of ink with W a multiple of `frame`, widths (N,) in pixels, on the CPU.
 
         Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; logits beyond a length are meaningless.
         With `all_readings`, a list of logits instead: the CNN's own, and those after each LSTM layer. In evaluation
@@ -166,8 +166,10 @@ class CRNN(nn.Module):
         """
         lengths = self.frames(widths)
         x = images.contiguous(memory_format=torch.channels_last)
-        inside = torch.arange(x.shape[3]) < (lengths * FRAME)[:, None]  # (N, W)
-        mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W)
+        if self.block > 1:
+            x = F.pixel_unshuffle(x, self.block).contiguous(memory_format=torch.channels_last)
+        inside = torch.arange(x.shape[3]) * self.block < (lengths * self.frame)[:, None]  # (N, W / block)
+        mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W / block)
         for block in self.blocks:
             x, mask = block(x, mask)
         x = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)

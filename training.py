@@ -30,7 +30,7 @@ from dataset import (
     to_ink,
 )
 from fitting import fitted_on, keep_fitted
-from htr.decoding.ctc import frames_needed, greedy_decode
+from htr.decoding.ctc import frames, frames_needed, greedy_decode
 from htr.decoding.lexicon import Lexicon
 from htr.pictures.augmentation import Strengths, augment, augmented_share
 from htr.pictures.packed import PackedImages
@@ -61,7 +61,8 @@ from utils import (
 # Settings that mean nothing on another machine.
 MACHINE = ("DATA_DIR", "PICTURE_COLUMN", "TEXT_COLUMN", "FOLLOW_LINKS", "DEVICE", "WORKERS", "MINI_MODEL_PATH")
 # Settings that weights are bound to.
-NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")
+NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "FRAME_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN",
+           "LSTM_LAYERS")  # fmt: skip
 READ_ALREADY = 0.4  # CER below which the weights that a run starts from know its handwriting
 LOW_RATE = 1e-4  # the learning rate of such a run
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
@@ -383,7 +384,7 @@ def load_data(
     """
 
     def fits(text: str, width: int) -> bool:
-        return frames_needed(to_visual(text) if config.VISUAL_ORDER else text) <= CRNN.frames(width)
+        return frames_needed(to_visual(text) if config.VISUAL_ORDER else text) <= frames(width, config.FRAME_WIDTH)
 
     in_memory = IN_MEMORY * (1 if keep else LINE_COST) if parallel.world() == 1 else 0  # processes share a file
     with parallel.first_process_first():

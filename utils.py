@@ -38,7 +38,7 @@ SUFFIXES = (".pth", ".onnx")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 # Settings that reading needs.
 READING = ("UPPERCASE", "VISUAL_ORDER", "IGNORED_LABELS", "IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH",
-           "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")  # fmt: skip
+           "FRAME_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ device
@@ -291,14 +291,7 @@ def upgrade(checkpoint: dict[str, Any], path: str | os.PathLike) -> dict[str, An
 def build_model(config: Config, alphabet: Alphabet) -> "CRNN":
     from model import CRNN
 
-    return CRNN(
-        len(alphabet),
-        config.IMG_HEIGHT,
-        config.CNN_CHANNELS,
-        config.LSTM_HIDDEN,
-        config.LSTM_LAYERS,
-        config.DROPOUT,
-    )
+    return CRNN(sizes_of(config, alphabet), config.DROPOUT)
 
 
 def restore_settings(checkpoint: dict[str, Any], path: str | os.PathLike) -> tuple[Config, Alphabet]:
@@ -438,7 +431,14 @@ def load_network(
 
 
 def sizes_of(config: Config, alphabet: Alphabet) -> onnx.Sizes:
-    return onnx.Sizes(config.IMG_HEIGHT, len(alphabet) + 1, config.CNN_CHANNELS, config.LSTM_HIDDEN, config.LSTM_LAYERS)
+    return onnx.Sizes(
+        config.IMG_HEIGHT,
+        len(alphabet) + 1,
+        config.CNN_CHANNELS,
+        config.LSTM_HIDDEN,
+        config.LSTM_LAYERS,
+        config.FRAME_WIDTH,
+    )
 
 
 def settings_of(facts: dict[str, Any], path: str | Path) -> tuple[Config, Alphabet]:
@@ -455,7 +455,8 @@ def settings_of(facts: dict[str, Any], path: str | Path) -> tuple[Config, Alphab
 def export_onnx(model_path: str | Path, target: str | Path) -> None:
     """Write a checkpoint's network as an ONNX file with all that reading needs, once it is seen to read the same.
 
-    Beside it, NAME.json holds the alphabet and the settings, for programs that cannot see an ONNX file's metadata.
+    Weights that the checkpoint holds in half precision are rounded to it once more, after BatchNorm was folded into
+    them. Beside the file, NAME.json holds the alphabet and the settings, for programs that cannot see its metadata.
     Raises HTRError where the checkpoint cannot be used, ONNX Runtime is not installed, or a file cannot be written.
     """
     import torch
@@ -474,9 +475,15 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
     facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
     facts |= {"ways": alphabet.ways, "config": {name: getattr(config, name) for name in READING}}
     facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}
+    model.fuse()
+    half = any(weight.dtype == torch.float16 for weight in weights_of(checkpoint).values())
+    if half:
+        facts["half"] = True
+        for parameter in model.parameters():
+            parameter.data = parameter.data.half().float()
     text = json.dumps(facts, separators=(",", ":")).encode()
-    data = onnx.encode(text, sizes_of(config, alphabet), model.fuse().exported())
-    network, generator = onnx.Session(data), np.random.default_rng(0)
+    data = onnx.encode(text, sizes_of(config, alphabet), model.exported(), half)
+    network, generator = onnx.Session(data, config.FRAME_WIDTH), np.random.default_rng(0)
     for width in (1, 50, 333):
         lines = [generator.integers(0, 256, (config.IMG_HEIGHT, width), dtype=np.uint8) for _ in range(3)]
         with torch.inference_mode():

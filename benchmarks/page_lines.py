@@ -86,7 +86,9 @@ def worth(folder: Path, model_path: Path) -> Iterator[tuple[str, int, float, flo
             scores.append(Score())
             for page, several in pages.items():
                 strips = picture_of(source.pages.described[page]).strips([line for line, _ in several])
-                lines = [scaled_line(Image.fromarray(strip), dataset.geometry(reader.config)) for strip in strips]
+                lines = [
+                    scaled_line(Image.fromarray(strip), dataset.geometry(reader.config), band=True) for strip in strips
+                ]
                 for evidence, (_, text) in zip(reader.read_all(lines, 8), several, strict=True):
                     scores[-1].add(" ".join(text.split()), evidence.text)
         cutting.cut_lines = with_borders

@@ -12,10 +12,9 @@ from conftest import drawing
 import dataset
 from config import Config
 from dataset import batches_by_width, collate, find_images, find_labels, load_lines, to_ink
-from htr.decoding.ctc import frames_needed
+from htr.decoding.ctc import frames, frames_needed
 from htr.pictures import images as htr_images
 from htr.system.scripts import HTRError
-from model import CRNN
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_what_is_missing_is_named_with_a_way_out(tmp_path):
 
 
 def fits(text, width):
-    return frames_needed(text) <= CRNN.frames(width)
+    return frames_needed(text) <= frames(width, 8)
 
 
 def make_set(folder: Path, rows: list[tuple[str, str]], size=(120, 40)) -> Config:

@@ -6,14 +6,15 @@ import torch
 from config import Config
 from dataset import collate, geometry
 from htr.decoding.ctc import greedy_decode
+from htr.decoding.onnx import Sizes
 from htr.pictures.images import load_image
 from model import CRNN, Columns, ctc_loss, grow_labels, log_probabilities
 
 
-def small_model(num_labels=5, seed=0) -> CRNN:
+def small_model(num_labels=5, seed=0, frame=8) -> CRNN:
     """A network whose every part matters: random heads and feedback, BatchNorm statistics of real pictures."""
     torch.manual_seed(seed)
-    model = CRNN(num_labels, 32, (8, 8, 16, 16, 16, 16), hidden=16, layers=3, dropout=0.2)
+    model = CRNN(Sizes(32, num_labels + 1, (8, 8, 16, 16, 16, 16), 16, 3, frame), 0.2)
     for linear in (*model.heads, *model.feedback):
         torch.nn.init.normal_(linear.weight)
     for _ in range(10):
@@ -54,7 +55,7 @@ def test_each_layer_knows_what_was_read_before_it():
 def test_a_new_network_reads_what_its_columns_say():
     """At the start of training the LSTM is silent, so that the CNN learns first."""
     torch.manual_seed(0)
-    model = CRNN(5, 32, (8, 8, 16, 16, 16, 16), hidden=16, layers=3, dropout=0.2)
+    model = CRNN(Sizes(32, 6, (8, 8, 16, 16, 16, 16), 16, 3), 0.2)
     first, *later = model(torch.rand(2, 1, 32, 64), torch.tensor([64, 64]), all_readings=True)[0]
     assert all(torch.equal(first, reading) for reading in later)
 
@@ -66,8 +67,9 @@ def test_three_bidirectional_layers_and_batchnorm():
 
 
 @torch.no_grad()
-def test_a_reading_does_not_depend_on_the_batch():
-    model = small_model()
+@pytest.mark.parametrize("frame", [8, 4])
+def test_a_reading_does_not_depend_on_the_batch(frame):
+    model = small_model(frame=frame)
     generator = torch.Generator().manual_seed(3)
     widths = torch.tensor([17, 200, 64, 90, 33, 4, 1])
     images = torch.zeros(len(widths), 1, 32, 208)
@@ -75,7 +77,7 @@ def test_a_reading_does_not_depend_on_the_batch():
         image[..., :width] = torch.rand(32, width, generator=generator)
     together, lengths = model(images, widths)
     for n, width in enumerate(widths):
-        alone, (length,) = model(images[n : n + 1, ..., : 8 * CRNN.frames(width)], widths[n : n + 1])
+        alone, (length,) = model(images[n : n + 1, ..., : frame * model.frames(width)], widths[n : n + 1])
         difference = (together[: lengths[n], n].log_softmax(1) - alone[:length, 0].log_softmax(1)).abs().max()
         assert length == lengths[n]
         assert difference < 1e-4
@@ -135,8 +137,15 @@ def test_loss_is_infinite_exactly_where_frames_are_missing():
 
 
 def test_frames_of_a_width():
-    assert [CRNN.frames(width) for width in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
-    assert CRNN.frames(torch.tensor([1, 9])).tolist() == [1, 2]
+    model = small_model()
+    assert [model.frames(width) for width in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+    assert model.frames(torch.tensor([1, 9])).tolist() == [1, 2]
+
+
+def test_frames_of_four_pixels_are_twice_as_many():
+    model = small_model(frame=4)
+    logits, lengths = model(torch.rand(2, 1, 32, 64), torch.tensor([64, 9]))
+    assert logits.shape == (16, 2, 6) and lengths.tolist() == [16, 3]
 
 
 def test_overfits_one_batch(data_dir):
@@ -145,7 +154,7 @@ def test_overfits_one_batch(data_dir):
     files = sorted((data_dir / "train_v2" / "train").iterdir())[:8]
     images, widths = collate([load_image(file, geometry(Config(IMG_HEIGHT=32))).pixels for file in files])
     labels = [[n % 4, n // 4, n % 4, 3 - n % 4] for n in range(8)]
-    model = CRNN(4, 32, (8, 16, 16, 16, 32, 32), hidden=32, layers=3, dropout=0.0)
+    model = CRNN(Sizes(32, 5, (8, 16, 16, 16, 32, 32), 32, 3), 0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(150):
         readings, lengths = model(images, widths, all_readings=True)
@@ -162,10 +171,10 @@ def test_overfits_one_batch(data_dir):
 def test_grown_labels_leave_the_others_as_they_were():
     """A label begun like another one has its logit; one that is like none has the lowest constant and no more."""
     torch.manual_seed(0)
-    model = CRNN(3, 32, (4, 4, 4, 4, 8, 8), 8, 2, 0.0).eval()
+    model = CRNN(Sizes(32, 4, (4, 4, 4, 4, 8, 8), 8, 2), 0.0).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    grown = CRNN(5, 32, (4, 4, 4, 4, 8, 8), 8, 2, 0.0).eval()
+    grown = CRNN(Sizes(32, 6, (4, 4, 4, 4, 8, 8), 8, 2), 0.0).eval()
     grown.load_state_dict(grow_labels(model.state_dict(), [1, None]))
     images, widths = torch.rand(2, 1, 32, 64), torch.tensor([64, 40])
     (first, *_), _ = model(images, widths, all_readings=True)

@@ -407,6 +407,20 @@ def test_an_onnx_file_holds_what_reading_needs_and_nothing_of_the_machine(traine
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.json", "small.onnx"]
 
 
+def test_half_precision_stays_half_precision(trained, tmp_path):
+    """Of a checkpoint whose weights are rounded to it: its ONNX file is as small, and reads as it does."""
+    checkpoint, whole, half = load_checkpoint(trained / "htr_crnn_mini.pth"), tmp_path / "whole", tmp_path / "half"
+    rounded = {name: weight.half() if weight.dim() > 1 else weight for name, weight in checkpoint["model"].items()}
+    for stem, weights in ((whole, checkpoint["model"]), (half, rounded)):
+        save_checkpoint(checkpoint | {"model": weights}, stem.with_suffix(".pth"))
+        utils.export_onnx(stem.with_suffix(".pth"), stem.with_suffix(".onnx"))
+    for suffix in utils.SUFFIXES:
+        assert half.with_suffix(suffix).stat().st_size < 0.7 * whole.with_suffix(suffix).stat().st_size
+    lines = [np.random.default_rng(0).integers(0, 256, (64, 80), dtype=np.uint8)]
+    with_torch, with_onnx = (utils.load_network(half.with_suffix(each), "cpu")[0](lines)[0] for each in utils.SUFFIXES)
+    assert np.abs(np.exp(with_torch) - np.exp(with_onnx)).max() < 0.01
+
+
 def test_an_onnx_file_that_reads_something_else_is_not_left(trained, tmp_path, monkeypatch):
     exported = CRNN.exported
     monkeypatch.setattr(CRNN, "exported", lambda model: exported(model) | {"conv0.bias": np.ones(8, np.float32)})

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 BLANK = 0
-FRAME = 8  # width of a frame in pixels
 SUBSTITUTES = 5  # classes tried in place of one that was read
 RESCALE = 64  # frames after which the sums are brought back to 1
 
@@ -28,9 +27,9 @@ class Reading:
     label_confidences: list[float]
 
 
-def frames(width):
-    """The number of frames of an image `width` pixels wide (an int or a tensor): width / 8, rounded up."""
-    return (width + FRAME - 1) // FRAME
+def frames(width, frame: int):
+    """The number of frames of an image `width` pixels wide (an int or a tensor), of `frame` pixels each, rounded up."""
+    return (width + frame - 1) // frame
 
 
 def frames_needed(labels: Sequence) -> int:

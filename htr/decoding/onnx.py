@@ -1,7 +1,7 @@
 """The network as an ONNX file: written, checked, and run with ONNX Runtime, without PyTorch.
 
-    images (N, 1, H, W) uint8, grey lines with white paper = 255, W a multiple of FRAME
-    log_probs (W / FRAME, N, C) float32, log P(class) at every frame in nats; class 0 is the CTC blank
+    images (N, 1, H, W) uint8, grey lines with white paper = 255, W a multiple of the frame's width
+    log_probs (W / width of a frame, N, C) float32, log P(class) at every frame in nats; class 0 is the CTC blank
 
 Its metadata hold all else that reading needs, as JSON under the key `htr_crnn`. Lines of other widths are padded with
 white up to the next multiple, and those of one batch have the same number of frames, so that no padding has to be
@@ -25,32 +25,48 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr.decoding.ctc import FRAME, frames
+from htr.decoding.ctc import frames
 from htr.system.scripts import HTRError
 
-POOLS = ((2, 2), (2, 2), (1, 1), (2, 2), (2, 1), (1, 1))  # after each convolution, rows and columns
 GRAPH = 1  # to be raised whenever `encode` makes another file of the same weights
 FACTS = "htr_crnn"  # their key in the metadata
 OPERATORS, FORMAT = 17, 8  # versions of ONNX: its operators, and its files
 MOST_BYTES = 2**31 - 1  # of a message
-FLOAT, UINT8, INT64 = 1, 2, 7  # types of tensors
+FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10  # types of tensors
+HALF = ".half"  # ending of the names of weights that a file holds in half precision
 
 
 class Sizes(NamedTuple):
     """Of a network: height of the lines, classes, output channels of the convolutions, LSTM units in each direction,
-    and LSTM layers."""
+    LSTM layers, and the width of a frame in pixels."""
 
     height: int
     classes: int
     channels: tuple[int, ...]
     hidden: int
     layers: int
+    frame: int = 8
+
+    @property
+    def block(self) -> int:
+        """Side of the square blocks of pixels that become channels before the first convolution.
+
+        With frames of 4 pixels these are blocks of 2 x 2, and rows are pooled early, so that twice as many frames cost
+        little more.
+        """
+        return 8 // self.frame
+
+    def pools(self) -> tuple[tuple[int, int], ...]:
+        """How much is pooled after each convolution, rows and columns."""
+        if self.frame == 4:
+            return (1, 1), (2, 2), (2, 1), (1, 1), (2, 1), (1, 1)
+        return (2, 2), (2, 2), (1, 1), (2, 2), (2, 1), (1, 1)
 
 
 def weight_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """The weights of a network in the order in which a file holds them, all float32. Gates of LSTMs are i, o, f, c."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for n, (before, after) in enumerate(itertools.pairwise((1, *sizes.channels))):
+    for n, (before, after) in enumerate(itertools.pairwise((sizes.block**2, *sizes.channels))):
         shapes |= {f"conv{n}.weight": (after, before, 3, 3), f"conv{n}.bias": (after,)}
     last, classes, hidden = sizes.channels[-1], sizes.classes, sizes.hidden
     shapes |= {"columns.weight": (last, last, sizes.height // 16, 1), "columns.bias": (last,)}
@@ -141,7 +157,9 @@ def _nodes(sizes: Sizes) -> list[bytes]:
     nodes = [_node("Cast", "images", "grey", to=FLOAT), _node("Mul", "grey scale", "scaled"),
              _node("Add", "scaled one", "ink")]  # fmt: skip
     x = "ink"
-    for n, pool in enumerate(POOLS):
+    if sizes.block > 1:
+        nodes.append(_node("SpaceToDepth", x, x := "blocks", blocksize=sizes.block))
+    for n, pool in enumerate(sizes.pools()):
         nodes.append(_node("Conv", f"{x} conv{n}.weight conv{n}.bias", f"conv{n}", pads=(1, 1, 1, 1)))
         nodes.append(_node("Relu", f"conv{n}", x := f"block{n}"))
         if pool != (1, 1):
@@ -168,34 +186,40 @@ def _nodes(sizes: Sizes) -> list[bytes]:
     return [*nodes, _node("LogSoftmax", f"reading{sizes.layers}", "log_probs", axis=2)]
 
 
-def encode(facts: bytes, sizes: Sizes, weights: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of an ONNX file: ModelProto. facts: JSON; weights: float32, of `weight_shapes`."""
+def encode(facts: bytes, sizes: Sizes, weights: Mapping[str, np.ndarray], half: bool = False) -> bytes:
+    """The bytes of an ONNX file: ModelProto. facts: JSON; weights: float32, of `weight_shapes`.
+
+    half: whether the file holds them as float16, from which they are converted before anything is computed.
+    """
     constants = {
         "scale": (FLOAT, (), np.float32(-1 / 255)), "one": (FLOAT, (), np.float32(1)),
         "rows": (INT64, (1,), np.array([2])), "joined": (INT64, (3,), np.array([0, 0, -1])),
     }  # fmt: skip
-    graph = b"".join(_field(1, node) for node in _nodes(sizes)) + _field(2, "crnn")
+    kind, number, ending = (FLOAT16, "<f2", HALF) if half else (FLOAT, "<f4", "")
+    widened = [_node("Cast", f"{name}{ending}", name, to=FLOAT) for name in weight_shapes(sizes)] if half else []
+    graph = b"".join(_field(1, node) for node in (*widened, *_nodes(sizes))) + _field(2, "crnn")
     graph += _field(11, _value("images", UINT8, "N", 1, sizes.height, "W"))
     graph += _field(12, _value("log_probs", FLOAT, "T", "N", sizes.classes))
-    for name, (kind, shape, value) in constants.items():
-        graph += _field(5, _tensor(name, kind, shape, value.tobytes()))
-    data = {name: weights[name].astype("<f4").tobytes() for name in weight_shapes(sizes)}
-    parts = [_field(5, _tensor(name, FLOAT, weights[name].shape, each)) for name, each in data.items()]
+    for name, (of_kind, shape, value) in constants.items():
+        graph += _field(5, _tensor(name, of_kind, shape, value.tobytes()))
+    data = {name: weights[name].astype(number).tobytes() for name in weight_shapes(sizes)}
+    parts = [_field(5, _tensor(f"{name}{ending}", kind, weights[name].shape, each)) for name, each in data.items()]
     graph = b"".join([graph, *parts])
     digest = hashlib.blake2b(b"".join([facts, *data.values()]), digest_size=32).hexdigest()
     head = _metadata(FACTS, facts) + _metadata("checksum", digest)
     return head + _field(1, FORMAT) + _field(2, "htr") + _field(8, _field(2, OPERATORS)) + _field(7, graph)
 
 
-def weights_at_the_end(data: bytes, sizes: Sizes) -> dict[str, np.ndarray]:
+def weights_at_the_end(data: bytes, sizes: Sizes, half: bool) -> dict[str, np.ndarray]:
     """The weights in an ONNX file, if it is one that `encode` made. Raises ValueError if it is too short."""
+    kind, number, ending = (FLOAT16, "<f2", HALF) if half else (FLOAT, "<f4", "")
     weights, end = {}, len(data)
     for name, shape in reversed(weight_shapes(sizes).items()):
-        length = 4 * math.prod(shape)
+        length = int(number[-1]) * math.prod(shape)
         if length > end:
             raise ValueError(f"{name} is missing")
-        weights[name] = np.frombuffer(data, "<f4", math.prod(shape), end - length).reshape(shape)
-        end -= len(_field(5, _tensor(name, FLOAT, shape, data[end - length : end])))
+        weights[name] = np.frombuffer(data, number, math.prod(shape), end - length).reshape(shape)
+        end -= len(_field(5, _tensor(f"{name}{ending}", kind, shape, data[end - length : end])))
     return weights
 
 
@@ -227,17 +251,17 @@ def load(path: str | os.PathLike, sizes_of: Callable[[dict[str, Any]], Sizes]) -
         raise HTRError(f"{path} is damaged or not an ONNX file of this program: {error}") from error
     if facts.get("graph") != GRAPH:
         raise HTRError(f"{path} was exported by another version of this program: export it again from its checkpoint")
-    sizes = sizes_of(facts)
+    sizes, half = sizes_of(facts), facts.get("half") is True
     try:
-        weights = weights_at_the_end(data, sizes)
-        if encode(text, sizes, weights) != data:
+        weights = weights_at_the_end(data, sizes, half)
+        if encode(text, sizes, weights, half) != data:
             raise ValueError("it is not what was exported")
     except ValueError as error:
         raise HTRError(f"{path} is damaged or not an ONNX file of this program: {error}") from error
     for name, weight in weights.items():
         if not np.isfinite(weight).all():
             raise HTRError(f"{path} is unusable: its weight {name} is not finite")
-    return facts, Session(data)
+    return facts, Session(data, sizes.frame)
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -246,16 +270,18 @@ def load(path: str | os.PathLike, sizes_of: Callable[[dict[str, Any]], Sizes]) -
 class Session:
     """Reads lines with ONNX Runtime, on the CPU. Raises HTRError where that is not installed.
 
-    in_batch: lines in a batch that suits it; of more, what is computed would not fit into a processor's cache.
+    data: an ONNX file. frame: the width of its frames in pixels. in_batch: lines in a batch that suits it; what is
+    computed of more would not fit into a processor's cache.
     """
 
     in_batch = 8
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes, frame: int):
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise HTRError("an ONNX file is read with ONNX Runtime: pip install onnxruntime") from error
+        self.frame = frame
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors, which are raised in any case
@@ -263,7 +289,7 @@ class Session:
 
     def batches(self, widths: Sequence[int], most: int) -> list[list[int]]:
         """The indices of lines in batches of one number of frames, of at most so many lines, the widest first."""
-        lengths = list(map(frames, widths))
+        lengths = [frames(width, self.frame) for width in widths]
         order = sorted(range(len(widths)), key=lengths.__getitem__, reverse=True)
         groups = [list(group) for _, group in itertools.groupby(order, lengths.__getitem__)]
         return [group[start : start + most] for group in groups for start in range(0, len(group), most)]
@@ -277,8 +303,8 @@ class Session:
 
         Raises MemoryError where there is too little memory.
         """
-        length = frames(images[0].shape[1])
-        batch = np.full((len(images), 1, images[0].shape[0], length * FRAME), 255, dtype=np.uint8)
+        length = frames(images[0].shape[1], self.frame)
+        batch = np.full((len(images), 1, images[0].shape[0], length * self.frame), 255, dtype=np.uint8)
         for row, image in zip(batch, images, strict=True):
             row[0, :, : image.shape[1]] = image
         try:

@@ -212,7 +212,7 @@ class PagePicture:
             line = Image.fromarray(strip)
             if self.keep:
                 keep_line(line, self.keep / part.name, geometry.levels)
-            read.append(Decoded(scaled_line(line, geometry), 1))
+            read.append(Decoded(scaled_line(line, geometry, band=geometry.levels), 1))
         return read
 
     def strips(self, places: Sequence[int], levels: bool = True) -> "list[np.ndarray | ImageError]":

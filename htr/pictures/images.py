@@ -29,8 +29,8 @@ SIGNATURES = {  # of images that nothing here decodes: bytes from a position on
 MAX_BYTES = 500_000_000  # a larger file is refused before it is opened,
 MAX_PIXELS = 50_000_000  # a larger image before it is decoded
 MOST_REPAIRED = 50_000_000  # bytes of a file that is given a second try
-LEVELLED = "Levels"  # a text in a PNG whose levels are those of the page that it was cut out of
-PREPROCESSING = 3  # to be raised whenever `load_image` gives other pixels
+LEVELLED = "Levels"  # a text in a PNG that was cut out of a page, as a band whose levels are right
+PREPROCESSING = 4  # to be raised whenever `load_image` gives other pixels
 
 # An image is read or refused; what Pillow finds odd about it helps nobody who reads a hundred thousand.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -388,11 +388,11 @@ def _on_paper(image: Image.Image) -> Image.Image:
     return black if _shown(white.convert("L")) < 0.35 * _shown(black.convert("L")) else white
 
 
-def cut_margins(grey: Image.Image) -> Image.Image:
+def cut_margins(grey: Image.Image, sides_only: bool = False) -> Image.Image:
     """Crop the blank margins of a mode-L image to two pixels; where the median is dark, it is inverted.
 
     Paper is the median grey; ink is whatever is darker than halfway from there to the darkest pixel. A blank image
-    stays as it is.
+    stays as it is. sides_only: whether what is blank above and below stays.
     """
     at_most = np.cumsum(grey.histogram())  # pixels of each grey or darker
     paper = int(np.searchsorted(2 * at_most, at_most[-1]))
@@ -404,6 +404,8 @@ def cut_margins(grey: Image.Image) -> Image.Image:
     threshold = (paper + darkest) // 2
     box = grey.point([255 if value < threshold else 0 for value in range(256)]).getbbox()
     left, top, right, bottom = box
+    if sides_only:
+        top, bottom = 0, grey.height
     return grey.crop((max(0, left - 2), max(0, top - 2), min(grey.width, right + 2), min(grey.height, bottom + 2)))
 
 
@@ -421,18 +423,22 @@ def to_line(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
     Levels are normalised and margins cropped; the rest is scaled to `geometry.height`, keeping the aspect ratio, but
     enlarged by `geometry.max_scale` at most: a small scan then lies in the middle of white paper, with letters as large
-    as those of a tall one. Returns grey uint8 (height, W), white paper = 255; an image wider than `geometry.max_width`
-    is squeezed to it. Raises ImageError where its values are not finite.
+    as those of a tall one. A band that was cut out of a page has that size already: its levels and its height stay, and
+    it is enlarged to the whole height. Returns grey uint8 (height, W), white paper = 255; an image wider than
+    `geometry.max_width` is squeezed to it. Raises ImageError where its values are not finite.
     """
-    levelled = LEVELLED in image.info
     grey = to_grey(image, geometry.levels)
-    return scaled_line(normalise_levels(grey) if geometry.levels and not levelled else grey, geometry)
+    if LEVELLED in image.info and geometry.levels:
+        return scaled_line(grey, geometry, band=True)
+    return scaled_line(normalise_levels(grey) if geometry.levels else grey, geometry)
 
 
-def scaled_line(grey: Image.Image, geometry: Geometry) -> np.ndarray:
+def scaled_line(grey: Image.Image, geometry: Geometry, band: bool = False) -> np.ndarray:
     """The last steps of `to_line`: crop the margins of a mode-L image and scale it."""
-    grey = cut_margins(grey)
-    scale = min(geometry.height / grey.height, geometry.max_scale)
+    grey = cut_margins(grey, sides_only=band)
+    scale = geometry.height / grey.height
+    if not band:
+        scale = min(scale, geometry.max_scale)
     width = min(max(1, round(grey.width * scale)), geometry.max_width)
     height = max(1, round(grey.height * scale))
     paper = Image.new("L", (width, geometry.height), 255)

@@ -11,9 +11,10 @@ import torch
 
 from dataset import collate
 from htr.decoding import onnx
+from htr.decoding.ctc import frames
 from htr.decoding.onnx import Session, Sizes, encode, load, weight_shapes
 from htr.system.scripts import HTRError
-from model import CRNN, FRAME, log_probabilities
+from model import CRNN, log_probabilities
 
 SMALL = Sizes(height=32, classes=6, channels=(4, 4, 8, 8, 8, 8), hidden=8, layers=2)
 TEXT = json.dumps({"graph": onnx.GRAPH, "alphabet": "ABCDE"}).encode()
@@ -23,7 +24,7 @@ DAMAGED = "damaged or not an ONNX file of this program"
 def small_model(sizes=SMALL, seed=0) -> CRNN:
     """Random in all its parts, with BatchNorm statistics of some lines."""
     torch.manual_seed(seed)
-    model = CRNN(sizes.classes - 1, sizes.height, sizes.channels, sizes.hidden, sizes.layers, 0.2)
+    model = CRNN(sizes, 0.2)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     for _ in range(5):
@@ -56,7 +57,7 @@ def path(tmp_path):
 def nothing_runs(monkeypatch):
     """ONNX Runtime gets to see no file."""
 
-    def refuse(data):
+    def refuse(data, frame):
         raise AssertionError("run")
 
     monkeypatch.setattr(onnx, "Session", refuse)
@@ -72,24 +73,25 @@ def nothing_runs(monkeypatch):
         Sizes(64, 30, (8, 8, 16, 16, 16, 16), 16, 3),
         Sizes(16, 2, (1, 1, 1, 1, 1, 1), 1, 1),
         Sizes(80, 100, (4, 6, 8, 10, 12, 14), 5, 4),
+        Sizes(32, 6, (4, 4, 8, 8, 8, 8), 8, 2, frame=4),
     ],
 )
 @torch.no_grad()
 def test_it_reads_as_with_pytorch(sizes):
     model = small_model(sizes)
-    batches = [lines(*widths, height=sizes.height) for widths in ((1,), (8, 3, 5), (200, 193), (64,) * 9)]
+    batches = [lines(*widths, height=sizes.height) for widths in ((1,), (8, 7, 5), (200, 197), (64,) * 9)]
     expected = [log_probabilities(model(*collate(batch))[0]) for batch in batches]
-    session = Session(encode(TEXT, sizes, model.fuse().exported()))
+    session = Session(encode(TEXT, sizes, model.fuse().exported()), sizes.frame)
     for batch, log_probs in zip(batches, expected, strict=True):
         found, lengths = session(batch)
-        assert lengths.tolist() == [CRNN.frames(line.shape[1]) for line in batch]
+        assert lengths.tolist() == [model.frames(line.shape[1]) for line in batch]
         assert found.shape == (lengths[0], len(batch), sizes.classes) and found.dtype == np.float32
         assert np.abs(found - log_probs[: lengths[0]].numpy()).max() < 1e-4
         assert np.abs(np.exp(found).sum(2) - 1).max() < 1e-5
 
 
 def test_a_reading_does_not_depend_on_the_batch():
-    session, batch = Session(encode(TEXT, SMALL, weights())), lines(*range(57, 65))
+    session, batch = Session(encode(TEXT, SMALL, weights()), 8), lines(*range(57, 65))
     together, _ = session(batch)
     for n, line in enumerate(batch):
         alone, _ = session([line])
@@ -99,18 +101,16 @@ def test_a_reading_does_not_depend_on_the_batch():
 def test_weights_are_those_that_shapes_name():
     for sizes in (SMALL, Sizes(64, 30, (8, 8, 16, 16, 16, 16), 16, 3)):
         assert {name: weight.shape for name, weight in weights(sizes).items()} == weight_shapes(sizes)
-    assert FRAME == onnx.FRAME
-    assert [getattr(block.pool, "kernel_size", (1, 1)) for block in small_model().blocks] == list(onnx.POOLS)
 
 
 def test_batches_hold_lines_of_one_number_of_frames():
-    session = Session(encode(TEXT, SMALL, weights()))
+    session = Session(encode(TEXT, SMALL, weights()), 8)
     generator = random.Random(0)
     widths = [generator.randint(1, 60) for _ in range(200)]
     batches = session.batches(widths, 7)
     assert sorted(i for batch in batches for i in batch) == list(range(200))
     assert max(map(len, batches)) == 7
-    assert all(len({CRNN.frames(widths[i]) for i in batch}) == 1 for batch in batches)
+    assert all(len({frames(widths[i], 8) for i in batch}) == 1 for batch in batches)
     assert len(batches) <= 8 + 200 / 7
     assert session.batches([], 7) == []
 
@@ -124,7 +124,7 @@ def test_as_many_threads_as_pytorch_would_take(monkeypatch):
 
 
 def test_too_little_memory_is_a_memory_error():
-    session = Session(encode(TEXT, SMALL, weights()))
+    session = Session(encode(TEXT, SMALL, weights()), 8)
 
     class Full:
         def run(self, *_):
@@ -148,9 +148,29 @@ def test_facts_and_weights_come_back(path):
     facts, session = load(path, sizes_of)
     assert facts == json.loads(TEXT)
     assert json.loads(session.session.get_modelmeta().custom_metadata_map["htr_crnn"]) == facts  # to other programs
-    found, expected = onnx.weights_at_the_end(path.read_bytes(), SMALL), weights()
+    found, expected = onnx.weights_at_the_end(path.read_bytes(), SMALL, False), weights()
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name]) for name in found)
+
+
+def test_half_precision_halves_the_file_and_rounds_the_weights(path):
+    """It reads as a file of float32 does that holds the same rounded weights."""
+    facts = json.dumps({"graph": onnx.GRAPH, "half": True}).encode()
+    rounded = {name: weight.astype(np.float16).astype(np.float32) for name, weight in weights().items()}
+    batch, whole, numbers = lines(64, 60), path.stat().st_size, sum(weight.size for weight in weights().values())
+    expected, _ = Session(encode(TEXT, SMALL, rounded), 8)(batch)
+    path.write_bytes(encode(facts, SMALL, weights(), half=True))
+    assert whole - path.stat().st_size == pytest.approx(2 * numbers, rel=0.2)  # bytes
+    found, session = load(path, sizes_of)
+    assert found == json.loads(facts)
+    assert np.array_equal(session(batch)[0], expected)
+
+
+def test_weights_of_another_precision_than_the_facts_say_are_refused(path, nothing_runs):
+    for text, half in ((TEXT, True), (json.dumps({"graph": onnx.GRAPH, "half": True}).encode(), False)):
+        path.write_bytes(encode(text, SMALL, weights(), half=half))
+        with pytest.raises(HTRError, match=DAMAGED):
+            load(path, sizes_of)
 
 
 def test_a_flipped_bit_is_noticed_anywhere(path, nothing_runs):

@@ -13,6 +13,7 @@ from htr.pictures.cutting import (
     TURN,
     UP,
     Band,
+    PageLine,
     PagePicture,
     bands,
     baseline_of,
@@ -279,7 +280,27 @@ def test_a_line_that_is_kept_is_read_as_it_was(tmp_path):
     for n, strip in enumerate(strips(tmp_path, level(100, 160))):
         line = Image.fromarray(strip)
         keep_line(line, tmp_path / "lines" / f"{n}.png", levelled=True)
-        assert np.array_equal(load_image(tmp_path / "lines" / f"{n}.png", GEOMETRY).pixels, scaled_line(line, GEOMETRY))
+        kept = load_image(tmp_path / "lines" / f"{n}.png", GEOMETRY)
+        assert np.array_equal(kept.pixels, scaled_line(line, GEOMETRY, band=True))
+
+
+def test_letters_have_the_size_that_the_distance_of_the_lines_gives_them(tmp_path):
+    """A line without tall letters is not enlarged to the height of one that has them, and small ones are enlarged."""
+    for share in (1, 4):
+
+        def draw(on, share=share):
+            for foot, tall in ((100, 24), (160, 44)):
+                for x in range(60, 300, 24):
+                    on.line([x / share, foot / share, x / share, (foot - tall) / share], fill=40, width=4 // share)
+
+        page_of(tmp_path, draw)
+        lines = [line / share for line in level(100, 160)]
+        whole = PagePicture(tmp_path / "page.png", 0, (800, 500), False, bands(lines, [None] * 2))
+        read = whole.read([PageLine(str(n), whole, n) for n in range(2)], GEOMETRY)
+        heights = [np.flatnonzero((each.pixels < 128).any(1)) for each in read]
+        unit = GEOMETRY.height / (UP + DOWN) / 60
+        assert [np.ptp(rows) for rows in heights] == pytest.approx([24 * unit, 44 * unit], abs=3)
+        assert [rows[-1] for rows in heights] == pytest.approx([UP * 60 * unit] * 2, abs=3)
 
 
 def test_without_levels_greys_stay_as_they_are(tmp_path):
