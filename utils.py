@@ -473,7 +473,10 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
     checkpoint = load_checkpoint(model_path)
     model, config, alphabet = restore_model(checkpoint, model_path)
     facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
-    facts |= {"ways": alphabet.ways, "config": {name: getattr(config, name) for name in READING}}
+    settings = {name: getattr(config, name) for name in READING}
+    if config.FRAME_WIDTH == Config.FRAME_WIDTH:
+        del settings["FRAME_WIDTH"]  # which earlier versions did not know
+    facts |= {"ways": alphabet.ways, "config": settings}
     facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}
     model.fuse()
     half = any(weight.dtype == torch.float16 for weight in weights_of(checkpoint).values())

@@ -13,22 +13,40 @@ script goes on where it was stopped.
 """
 
 import argparse
+import hashlib
 import random
+import re
 import shutil
 import subprocess
 import sys
 import unicodedata
-from pathlib import Path
+from collections import Counter, defaultdict
+from pathlib import Path, PurePath
 
+import drawn_lines
 import pandas as pd
-from own_hand import WATCHED, lines_of, read_writers, write_set
+from own_hand import APART, PICTURES, WATCHED, lines_of, read_writers, write_set
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import find_images, find_labels  # noqa: E402
+from config import Config  # noqa: E402
+from dataset import (  # noqa: E402
+    columns_named,
+    find_images,
+    find_labels,
+    geometry,
+    label_rules,
+    page_lines,
+    rare_characters,
+)
+from htr.pictures.cutting import PageLine, keep_line  # noqa: E402
+from htr.pictures.images import ImageError, read_images  # noqa: E402
 from htr.pictures.synthetic import GLYPHS, draw_form  # noqa: E402
+from htr.system.progress import Progress, counted  # noqa: E402
 from htr.texts.labels import clean_label, read_labels  # noqa: E402
+from htr.texts.pages import PageRules  # noqa: E402
+from htr.texts.sources import find_source  # noqa: E402
 from training import schedule  # noqa: E402
 from utils import last_path, load_checkpoint  # noqa: E402
 
@@ -37,6 +55,11 @@ DRAWN = 1500  # pictures of names
 EPOCHS = 12  # of each cycle
 FIRST = ("--batch-size", 32, "--learning-rate", 0.003, "--ema-decay", 0.997, "--augment-steps", 1000)
 SECOND = ("--batch-size", 16, "--learning-rate", 0.001, "--ema-decay", 0.998)
+# Of the weights of lines: epochs, in one cycle, and settings.
+LINE_EPOCHS = 40
+DRAWN_LINES = 12_000
+LINES = ("--frame-width", 4, "--lstm-hidden", 192, "--dropout", 0.3, "--lr-cooldown", 0.7, "--ema-decay", 0.999,
+         "--rotation", 1.5, "--shrink", 0.7, "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3)  # fmt: skip
 Rows = list[tuple[str, str]]  # file name, text
 
 
@@ -131,6 +154,93 @@ def train_words(args: argparse.Namespace, names: Path, model: Path) -> None:
     write_set(data, args.words, {"train.csv": trained, "validation.csv": lines_of(writers, *WATCHED)})
     train(schedule(len(trained))["EPOCHS"], model, data, "--follow-links", "--no-uppercase", "--num-samples", 0,
           "--pretrained", names)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- lines
+
+
+def writer_of(name: str) -> str:
+    """Whose hand a line of the pages is in, as far as its name says: what must not both train and validate."""
+    collection, *folders, page, _ = PurePath(name).parts
+    if collection == "copiste":  # the same text, by the same writer, is there under several names
+        return f"{collection} {re.search('[0-9]+', page)[0]}"
+    if collection == "testaments":
+        return f"{collection} {page.rpartition('-')[0]}"
+    if collection in ("peraire", "doniau"):
+        return collection
+    return " ".join([collection, *folders])  # a folder each
+
+
+def kept_apart(writers: dict[str, int]) -> set[str]:
+    """Of each collection the writers that validate: an eighth of its lines or a little more, drawn by their names.
+
+    writers: and how many lines each has. Collections of one writer are not trained on at all.
+    """
+    kept = set()
+    for collection in sorted({writer.split(" ")[0] for writer in writers}):
+        members = [writer for writer in writers if writer.split(" ")[0] == collection]
+        members.sort(key=lambda writer: hashlib.blake2b(writer.encode()).digest())
+        enough = sum(writers[writer] for writer in members) / 8
+        while enough > 0:
+            kept.add(member := members.pop(0))
+            enough -= writers[member]
+    return kept
+
+
+def cut_pages(pages: Path, folder: Path) -> dict[str, Rows]:
+    """Cut the lines of pages into a folder, each as a picture; returns them by writer."""
+    config = Config(DATA_DIR=pages, UPPERCASE=False, NUM_SAMPLES=0)
+    rules = label_rules(config)
+    source = find_source(pages, "train", columns_named(config), PageRules())
+    rows = [(name, text) for name, label in source.rows if rules.hold_text(text := rules.clean(label))]
+    candidates = page_lines(config, source, rows, Counter())
+    parts = []
+    for each in candidates:
+        each.path.whole.keep = folder
+        parts.append(PageLine(f"{each.name}.png", each.path.whole, each.path.place))
+    images = read_images(parts, geometry(config), config.WORKERS)
+    images = counted(images, Progress("cutting lines", len(parts)))
+    writers = defaultdict(list)
+    for each, part, image in zip(candidates, parts, images, strict=True):
+        if not isinstance(image, ImageError):
+            writers[writer_of(each.name)].append((part.name, each.text))
+    return writers
+
+
+def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
+    """The datasets of lines: `first` with drawn ones among those that train, and `last` without.
+
+    Their lines are those of pages, and the words. apart.csv has the lines of the collections that are of one writer,
+    which are not trained on, nor looked at while training.
+    """
+    by_writer = cut_pages(pages, out / "pages")
+    kept = kept_apart({writer: len(rows) for writer, rows in by_writer.items()})
+    rare = set(rare_characters((text for rows in by_writer.values() for _, text in rows), Config.RARE_CHARACTERS, ""))
+    train, validation, apart = [], [], []
+    for writer, rows in by_writer.items():
+        if writer not in kept:
+            train += [(name, text) for name, text in rows if not rare & set(text)]
+        else:
+            (validation if " " in writer else apart).extend(rows)
+    texts = [text for _, text in train]
+    for table, chosen in ((train, ()), (validation, WATCHED), (apart, APART)):
+        rows = lines_of(read_writers(words), *chosen)
+        table += [(f"{PICTURES}/{path.relative_to(words)}", text) for path, text in rows]
+    drawn = []
+    for number, (line, text) in enumerate(drawn_lines.drawn(texts, fonts, DRAWN_LINES), 1):
+        drawn.append((f"drawn/{number:05}.png", text))
+        keep_line(line, out / drawn[-1][0], levelled=True)
+    for folder, tables in {
+        "first": {"train.csv": train + drawn, "validation.csv": validation},
+        "last": {"train.csv": train, "validation.csv": validation},
+        "apart": {"labels.csv": apart},
+    }.items():
+        (out / folder).mkdir(exist_ok=True)
+        for name, target in (("pages", out / "pages"), ("drawn", out / "drawn"), (PICTURES, words)):
+            (out / folder / name).unlink(missing_ok=True)
+            (out / folder / name).symlink_to(target.resolve())
+        for name, rows in tables.items():
+            pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(out / folder / name, index=False)
 
 
 def main() -> None:

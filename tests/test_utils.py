@@ -1,4 +1,5 @@
 import ctypes
+import dataclasses
 import io
 import json
 import os
@@ -398,7 +399,7 @@ def test_an_onnx_file_holds_what_reading_needs_and_nothing_of_the_machine(traine
         checkpoint = load_checkpoint(state)
         whole, characters = restore_settings(checkpoint, state)
         assert all(getattr(config, name) == getattr(whole, name) for name in utils.READING)
-        assert facts["config"].keys() == set(utils.READING)
+        assert facts["config"].keys() == set(utils.READING) - {"FRAME_WIDTH"}  # it is what it always was
         assert (alphabet.characters, alphabet.ways) == (characters.characters, characters.ways)
         for name in ("calibration", "lexicon", "spelling"):
             assert facts.get(name) == checkpoint.get(name)
@@ -419,6 +420,18 @@ def test_half_precision_stays_half_precision(trained, tmp_path):
     lines = [np.random.default_rng(0).integers(0, 256, (64, 80), dtype=np.uint8)]
     with_torch, with_onnx = (utils.load_network(half.with_suffix(each), "cpu")[0](lines)[0] for each in utils.SUFFIXES)
     assert np.abs(np.exp(with_torch) - np.exp(with_onnx)).max() < 0.01
+
+
+def test_an_onnx_file_knows_the_width_of_its_frames(tmp_path):
+    config, alphabet = Config(FRAME_WIDTH=4, IMG_HEIGHT=32, CNN_CHANNELS=(4,) * 6, LSTM_HIDDEN=4), Alphabet("AB")
+    weights = build_model(config, alphabet).state_dict()
+    state = {"config": dataclasses.asdict(config), "alphabet": "AB", "model": weights}
+    save_checkpoint(state, tmp_path / "small.pth")
+    utils.export_onnx(tmp_path / "small.pth", tmp_path / "small.onnx")
+    for suffix in utils.SUFFIXES:
+        network, _, restored, _ = utils.load_network(tmp_path / f"small{suffix}", "cpu")
+        assert restored.FRAME_WIDTH == 4
+        assert network([np.full((32, 41), 255, np.uint8)])[1].tolist() == [11]
 
 
 def test_an_onnx_file_that_reads_something_else_is_not_left(trained, tmp_path, monkeypatch):
