@@ -137,7 +137,7 @@ def waved(ink: np.ndarray, rng: random.Random) -> np.ndarray:
     return ink * (1 - rng.uniform(0, 0.5) * (0.5 + 0.5 * wave(30, 400))) * rng.uniform(0.65, 1)
 
 
-def drawn(transcripts: Sequence[str], fonts: Path, count: int) -> Iterator[tuple[Image.Image, str]]:
+def draw_lines(transcripts: Sequence[str], fonts: Path, count: int) -> Iterator[tuple[Image.Image, str]]:
     """Lines and their texts, always the same ones. Only characters of the transcripts are used."""
     rng, faces = random.Random("drawn lines"), faces_in(fonts)
     known = set("".join(transcripts))

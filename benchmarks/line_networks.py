@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -90,8 +91,8 @@ def start(state: State) -> None:
         model.load_state_dict(fitting, strict=False)
 
 
-def train_for(state: State, lines: Lines, seconds: float) -> float:
-    """Train for so many seconds of processor time; returns the number of epochs that they were."""
+def train_for(state: State, lines: Lines, seconds: float, clock: Callable[[], float] = time.process_time) -> float:
+    """Train for so many seconds, by default of processor time; returns the number of epochs that they were."""
     spent, seen = 0.0, 0
     state.model.train()
     with memory_kept():
@@ -100,9 +101,9 @@ def train_for(state: State, lines: Lines, seconds: float) -> float:
                 pace = min(1.0, (1 - spent / seconds) / state.config.LR_COOLDOWN)
                 if pace <= 0:
                     return seen / len(lines)
-                started = time.process_time()
+                started = clock()
                 train_share(state, lines, batch, pace)
-                spent += time.process_time() - started
+                spent += clock() - started
                 seen += len(batch)
             state.epoch += 1
 

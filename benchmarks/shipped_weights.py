@@ -1,15 +1,20 @@
-"""Make both files of shipped weights from the data: scans and drawn pictures of names, and words in mixed case.
+"""Make the shipped weights from the data: of names, of words, and of lines of running handwriting.
 
     python benchmarks/shipped_weights.py --data-dir DIR --names CSV --words DHSD OUT
+    python benchmarks/shipped_weights.py --pages PAGES --fonts FONTS --words DHSD OUT
 
 DIR is the Kaggle dataset, the names' CSV has the columns NAME and COUNT (gzip is fine), and DHSD is the Deutscher
 Handschriften-Datensatz (doi 10.5281/zenodo.18743313, CC BY 4.0): a table data.csv with the columns file_name, text and
-writer_id. Nothing is trained on the words of the four writers that own_hand.py reads as strangers.
+writer_id. Nothing is trained on the words of the four writers that own_hand.py reads as strangers. PAGES has a folder
+for each of the collections that weights/README.md names, FONTS handwriting fonts.
 
 OUT/names gets the Kaggle layout: its training images are those of DIR, the drawn ones (htr/pictures/synthetic.py) and
 the words, in capitals; its validation images are those of DIR. Two cycles of training make OUT/htr_crnn_names.pth. From
-these weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables. Run again, the
-script goes on where it was stopped.
+these weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables.
+
+OUT/lines gets the lines of the pages and drawn ones (drawn_lines.py). OUT/htr_crnn_lines.pth is trained on all of them
+and the words, at a constant rate, and then in cycles on those that people wrote. Writers and documents that validate,
+and two collections of one hand each, are not trained on. Run again, the script goes on where it was stopped.
 """
 
 import argparse
@@ -23,7 +28,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path, PurePath
 
-import drawn_lines
 import pandas as pd
 from own_hand import APART, PICTURES, WATCHED, lines_of, read_writers, write_set
 
@@ -48,17 +52,17 @@ from htr.texts.labels import clean_label, read_labels  # noqa: E402
 from htr.texts.pages import PageRules  # noqa: E402
 from htr.texts.sources import find_source  # noqa: E402
 from training import schedule  # noqa: E402
-from utils import last_path, load_checkpoint  # noqa: E402
+from utils import last_path, load_checkpoint, save_checkpoint  # noqa: E402
 
 DRAWABLE = {*GLYPHS, " "}
 DRAWN = 1500  # pictures of names
 EPOCHS = 12  # of each cycle
 FIRST = ("--batch-size", 32, "--learning-rate", 0.003, "--ema-decay", 0.997, "--augment-steps", 1000)
 SECOND = ("--batch-size", 16, "--learning-rate", 0.001, "--ema-decay", 0.998)
-# Of the weights of lines: epochs, in one cycle, and settings.
-LINE_EPOCHS = 40
 DRAWN_LINES = 12_000
-LINES = ("--frame-width", 4, "--lstm-hidden", 192, "--dropout", 0.3, "--lr-cooldown", 0.7, "--ema-decay", 0.999,
+LINE_EPOCHS = 16  # with drawn lines, and as many in each cycle without
+CYCLES = 1  # of these
+LINES = ("--frame-width", 4, "--lstm-hidden", 192, "--dropout", 0.3, "--lr-cooldown", 0.8, "--ema-decay", 0.999,
          "--rotation", 1.5, "--shrink", 0.7, "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3)  # fmt: skip
 Rows = list[tuple[str, str]]  # file name, text
 
@@ -203,7 +207,7 @@ def cut_pages(pages: Path, folder: Path) -> dict[str, Rows]:
     writers = defaultdict(list)
     for each, part, image in zip(candidates, parts, images, strict=True):
         if not isinstance(image, ImageError):
-            writers[writer_of(each.name)].append((part.name, each.text))
+            writers[writer_of(each.name)].append((f"pages/{part.name}", each.text))
     return writers
 
 
@@ -226,8 +230,10 @@ def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
     for table, chosen in ((train, ()), (validation, WATCHED), (apart, APART)):
         rows = lines_of(read_writers(words), *chosen)
         table += [(f"{PICTURES}/{path.relative_to(words)}", text) for path, text in rows]
+    from drawn_lines import draw_lines  # which needs more packages
+
     drawn = []
-    for number, (line, text) in enumerate(drawn_lines.drawn(texts, fonts, DRAWN_LINES), 1):
+    for number, (line, text) in enumerate(draw_lines(texts, fonts, DRAWN_LINES), 1):
         drawn.append((f"drawn/{number:05}.png", text))
         keep_line(line, out / drawn[-1][0], levelled=True)
     for folder, tables in {
@@ -243,14 +249,45 @@ def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
             pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(out / folder / name, index=False)
 
 
+def train_lines(args: argparse.Namespace, model: Path) -> None:
+    data = args.out / "lines"
+    if not (data / "apart" / "labels.csv").exists():  # which is written last
+        make_lines(args.pages, args.words, args.fonts, data)
+    everything = ("--follow-links", "--no-uppercase", "--num-samples", 0, "--validation-samples", 0)
+    constant = ("--epochs", LINE_EPOCHS, "--lr-cycle", 0, "--lr-patience", 10 * LINE_EPOCHS)
+    train(LINE_EPOCHS, model, data / "first", *everything, *LINES, *constant)
+    for cycle in range(1, CYCLES + 1):
+        if load_checkpoint(last_path(model))["epoch"] == cycle * LINE_EPOCHS:
+            run("continue_train.py", "--model-path", model, "--data-dir", data / "last", "--epochs", LINE_EPOCHS,
+                "--lr-cycle", LINE_EPOCHS)  # fmt: skip
+        train((cycle + 1) * LINE_EPOCHS, model, data / "last")
+    halve(model)
+    run("predict.py", "--model-path", model, "--export", model.with_suffix(".onnx"))
+
+
+def halve(model: Path) -> None:
+    """Round the weights of a checkpoint to half precision, but for the few that are no matrices."""
+    checkpoint = load_checkpoint(model)
+    weights = {name: weight.half() if weight.dim() > 1 else weight for name, weight in checkpoint["model"].items()}
+    save_checkpoint(checkpoint | {"model": weights}, model)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the dataset of names")
-    parser.add_argument("--names", type=Path, required=True, help="CSV of names: NAME,COUNT")
+    parser.add_argument("--data-dir", type=Path, help="folder of the dataset of names")
+    parser.add_argument("--names", type=Path, help="CSV of names: NAME,COUNT")
+    parser.add_argument("--pages", type=Path, help="folder of the collections of pages")
+    parser.add_argument("--fonts", type=Path, help="folder of handwriting fonts")
     parser.add_argument("--words", type=Path, required=True, help="folder of the Deutscher Handschriften-Datensatz")
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
+    if bool(args.data_dir) != bool(args.names) or bool(args.pages) != bool(args.fonts):
+        parser.error("give --data-dir and --names, or --pages and --fonts, or all of them")
     args.words = args.words.resolve()
+    if args.pages:
+        train_lines(args, args.out / "htr_crnn_lines.pth")
+    if not args.data_dir:
+        return
     names = args.out / "htr_crnn_names.pth"
     train_names(args, names)
     train_words(args, names, args.out / "htr_crnn_words.pth")

@@ -1,0 +1,67 @@
+"""How weights of lines read each collection, by writers and documents on which they were not trained.
+
+    python benchmarks/line_scores.py --data-dir OUT/lines
+    python benchmarks/line_scores.py --data-dir OUT/lines --model-path CHECKPOINT
+
+OUT/lines is the folder of lines that shipped_weights.py makes. Greedy decoding, no dictionary. Most writers of Copiste
+copied the same consent before their text: a row leaves these lines out.
+"""
+
+import argparse
+import csv
+import sys
+from collections import defaultdict
+from pathlib import Path, PurePath
+
+from rapidfuzz import fuzz
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from config import SHIPPED_LINES  # noqa: E402
+from dataset import geometry, label_rules  # noqa: E402
+from htr.pictures.images import read_images  # noqa: E402
+from htr.results.scores import Score  # noqa: E402
+from reading import Reader, pixels_of  # noqa: E402
+
+CONSENT = (
+    "J'ai lu les conditions de participation et j'y consens. Je comprends que mon manuscrit sera anonymisé et"
+    " utilisé par BAnQ pour des activités de recherche et développement et qu'il pourra aussi être publié et"
+    " partagé sous licence CC-BY pour être utilisé librement à des fins non commerciales."
+)
+LIKE = 85  # of 100, from which on a line is a part of it
+
+
+def groups_of(name: str, text: str) -> list[str]:
+    """The rows of the table that a line counts in."""
+    folder, collection = PurePath(name).parts[:2]
+    if folder != "pages":
+        return ["words of DHSD"]
+    if collection == "copiste" and fuzz.partial_ratio(text, CONSENT) < LIKE and "wikitexte" not in text:
+        return [collection, "copiste without consents"]
+    return [collection]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True, help="the folder of lines of shipped_weights.py")
+    parser.add_argument("--model-path", type=Path, default=SHIPPED_LINES, help="(default: the shipped weights)")
+    args = parser.parse_args()
+    reader = Reader.load(args.model_path)
+    rules, scores = label_rules(reader.config), defaultdict(Score)
+    for table in ("last/validation.csv", "apart/labels.csv"):
+        folder = (args.data_dir / table).parent
+        with open(args.data_dir / table, newline="", encoding="utf-8") as file:
+            rows = [(row["FILENAME"], rules.clean(row["IDENTITY"])) for row in csv.DictReader(file)]
+        images = pixels_of(read_images([folder / name for name, _ in rows], geometry(reader.config), 2))
+        read = reader.read_all(images, reader.network.in_batch)
+        for (name, text), evidence in zip(rows, read, strict=True):
+            for group in groups_of(name, text):
+                scores[group].add(text, evidence.text)
+    print("| collection | lines | CER | exact |\n|---|---|---|---|")
+    for group, score in sorted(scores.items()):
+        print(f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
