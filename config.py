@@ -21,7 +21,7 @@ MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 CHANGEABLE = ("NUM_SAMPLES", "VALIDATION_SAMPLES", "BATCH_SIZE", "LEARNING_RATE", "LR_FACTOR", "LR_PATIENCE",
               "LR_CYCLE", "LR_COOLDOWN", "WEIGHT_DECAY", "GRAD_CLIP", "INTERMEDIATE_LOSS", "EMA_DECAY", "DROPOUT",
               "AUGMENT_STEPS", "ROTATION", "SHEAR", "SHRINK", "NEIGHBOURS", "BRIGHTNESS", "CONTRAST", "WARP",
-              "STROKE")  # fmt: skip
+              "STROKE", "STRETCH")  # fmt: skip
 
 
 def _setting(
@@ -134,6 +134,9 @@ class Config:
     )
     STROKE: float = _setting(
         0.0, "augmentation: share of images whose strokes become thicker or thinner", least=0, most=1
+    )
+    STRETCH: float = _setting(
+        0.0, "augmentation: largest relative change of the width of letters to their height", least=0, most=1
     )
 
     # running

@@ -565,6 +565,7 @@ def strengths(config: Config) -> Strengths:
         config.CONTRAST,
         config.WARP,
         config.STROKE,
+        config.STRETCH,
     )
 
 

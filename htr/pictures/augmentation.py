@@ -6,6 +6,7 @@ once. All random numbers come from torch's global generator on the CPU, so that 
 any device. Ink is in [0, 1], paper is 0.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ class Strengths(NamedTuple):
     contrast: float  # largest relative change of the contrast
     warp: float = 0.0  # largest shift of a part of the line, as a share of its height
     stroke: float = 0.0  # share of images whose strokes become thicker or thinner
+    stretch: float = 0.0  # largest relative change of the width of letters to their height
 
 
 def uniform(count: int, low: float, high: float) -> Tensor:
@@ -107,14 +109,18 @@ def random_affine(
 ) -> Tensor:
     """Rotate, shear and shrink each image by its own amount, without cutting off a letter.
 
-    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,). An image is shrunk until
-    it lies within its frame, and shifted by a random share of the room that is left. With `warp` (N, 2, H, W), from
-    `random_warp`, pixels are shifted by so much besides. Returns (N, 1, H, W).
+    images (N, 1, H, W), widths (N,) in pixels; angles and slants (N,) in radians, scales (N,), or (N, 2) across and
+    down. An image is shrunk until it lies within its frame, and shifted by a random share of the room that is left.
+    With `warp` (N, 2, H, W), from `random_warp`, pixels are shifted by so much besides. Returns (N, 1, H, W).
     """
     count, _, height, width = images.shape
     cos, sin, slant = angles.cos(), angles.sin(), slants.tan()
     # rotation @ shear = [[a, b], [c, d]]; extents of the frame's image under it.
     a, b, c, d = cos, cos * slant - sin, sin, sin * slant + cos
+    if scales.dim() == 2:
+        larger = scales.amax(1)
+        across, down = (scales / larger[:, None]).T
+        a, b, c, d, scales = a * across, b * down, c * across, d * down, larger
     extent_x, extent_y = a.abs() * widths + b.abs() * height, c.abs() * widths + d.abs() * height
     scales = scales.minimum(widths / extent_x).minimum(height / extent_y)
     shift_x = uniform(count, -1, 1) * (widths - scales * extent_x) / 2
@@ -173,12 +179,16 @@ def augment(images: Tensor, widths: Tensor, strengths: Strengths, share: float) 
     size = [images.shape[3], images.shape[2]]
     rotation, shear = (-strengths.rotation, strengths.rotation), (-strengths.shear, strengths.shear)
     affine = [RandomAffine.get_params(rotation, None, (strengths.shrink, 1.0), shear, size) for _ in range(count)]
+    scales = torch.tensor([scale for _, _, scale, _ in affine])
+    if strengths.stretch:
+        wider = (uniform(count, -1, 1) * math.log1p(strengths.stretch)).exp()
+        scales = scales[:, None] * torch.stack([wider.clamp(max=1), (1 / wider).clamp(max=1)], 1)
     images = random_affine(
         images,
         widths,
         torch.deg2rad(torch.tensor([angle for angle, _, _, _ in affine])),
         torch.deg2rad(torch.tensor([slant for _, _, _, (slant, _) in affine])),
-        torch.tensor([scale for _, _, scale, _ in affine]),
+        scales,
         random_warp(widths, images.shape[2:], strengths.warp) if strengths.warp else None,
     )
     if strengths.stroke:

@@ -61,6 +61,10 @@ def test_affine_turns_and_slants_as_told():
 
     lean, wide, high = stroke_ends()
     assert (abs(float(lean)), int(wide), int(high)) == (0, pytest.approx(64, abs=2), pytest.approx(32, abs=2))
+    lean, wide, high = stroke_ends(scale=torch.tensor([[0.6, 0.8]]))
+    assert (abs(float(lean)), int(wide), int(high)) == (0, pytest.approx(48, abs=2), pytest.approx(32, abs=2))
+    lean, wide, high = stroke_ends(scale=torch.tensor([[0.8, 0.6]]))
+    assert (abs(float(lean)), int(wide), int(high)) == (0, pytest.approx(64, abs=2), pytest.approx(24, abs=2))
     lean, wide, high = stroke_ends(slant=torch.tensor([0.3]))
     assert abs(float(lean)) == pytest.approx(32 * math.tan(0.3), abs=2)
     assert int(wide) == pytest.approx(64, abs=2)
@@ -118,6 +122,18 @@ def test_only_a_share_of_the_pictures_is_augmented():
     assert changed(0) == 0
     assert 60 < changed(0.25) < 140
     assert changed(1) == 400
+
+
+def test_letters_become_narrower_or_flatter():
+    torch.manual_seed(0)
+    images, widths = torch.zeros(200, 1, 64, 200), torch.full((200,), 200)
+    images[:, :, 16:48, 50:150] = 1
+    out = augment(images, widths, Strengths(0, 0, 1, 0, 0, 0, stretch=0.5), 1)
+    wide, high = ((out > 0.5).any(side)[:, 0].sum(1) for side in (2, 3))
+    assert int(wide.max()) == 100 and int(high.max()) == 32  # never larger
+    assert float((wide / 100).min()) == pytest.approx(2 / 3, abs=0.05) == float((high / 32).min())
+    assert 60 < int((wide < 97).sum()) < 140  # about half of them narrower, the others flatter
+    assert not ((wide < 97) & (high < 31)).any()
 
 
 def test_the_share_grows_at_first_and_falls_with_the_rate():
