@@ -33,7 +33,8 @@ FACTS = "htr_crnn"  # their key in the metadata
 OPERATORS, FORMAT = 17, 8  # versions of ONNX: its operators, and its files
 MOST_BYTES = 2**31 - 1  # of a message
 FLOAT, UINT8, INT64, FLOAT16 = 1, 2, 7, 10  # types of tensors
-HALF = ".half"  # ending of the names of weights that a file holds in half precision
+# How a file holds its weights, by whether in half precision: type, its numbers, and an ending of their names.
+STORED = {False: (FLOAT, np.dtype("<f4"), ""), True: (FLOAT16, np.dtype("<f2"), ".half")}
 
 
 class Sizes(NamedTuple):
@@ -195,7 +196,7 @@ def encode(facts: bytes, sizes: Sizes, weights: Mapping[str, np.ndarray], half: 
         "scale": (FLOAT, (), np.float32(-1 / 255)), "one": (FLOAT, (), np.float32(1)),
         "rows": (INT64, (1,), np.array([2])), "joined": (INT64, (3,), np.array([0, 0, -1])),
     }  # fmt: skip
-    kind, number, ending = (FLOAT16, "<f2", HALF) if half else (FLOAT, "<f4", "")
+    kind, number, ending = STORED[half]
     widened = [_node("Cast", f"{name}{ending}", name, to=FLOAT) for name in weight_shapes(sizes)] if half else []
     graph = b"".join(_field(1, node) for node in (*widened, *_nodes(sizes))) + _field(2, "crnn")
     graph += _field(11, _value("images", UINT8, "N", 1, sizes.height, "W"))
@@ -212,10 +213,10 @@ def encode(facts: bytes, sizes: Sizes, weights: Mapping[str, np.ndarray], half: 
 
 def weights_at_the_end(data: bytes, sizes: Sizes, half: bool) -> dict[str, np.ndarray]:
     """The weights in an ONNX file, if it is one that `encode` made. Raises ValueError if it is too short."""
-    kind, number, ending = (FLOAT16, "<f2", HALF) if half else (FLOAT, "<f4", "")
+    kind, number, ending = STORED[half]
     weights, end = {}, len(data)
     for name, shape in reversed(weight_shapes(sizes).items()):
-        length = int(number[-1]) * math.prod(shape)
+        length = number.itemsize * math.prod(shape)
         if length > end:
             raise ValueError(f"{name} is missing")
         weights[name] = np.frombuffer(data, number, math.prod(shape), end - length).reshape(shape)
