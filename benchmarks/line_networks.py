@@ -10,7 +10,6 @@ fit, and from random ones elsewhere. Prints CER by collection, epochs, and lines
 """
 
 import argparse
-import csv
 import dataclasses
 import random
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from shipped_weights import LINES
+from shipped_weights import LINES, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 from config import SHIPPED_WEIGHTS, Config  # noqa: E402
 from dataset import Lines  # noqa: E402
 from htr.pictures.packed import PackedImages  # noqa: E402
-from htr.texts.labels import Alphabet  # noqa: E402
+from htr.texts.labels import read_labels  # noqa: E402
 from model import grow_labels  # noqa: E402
 from training import State, batches_of, load_data, new_state, train_share, validate  # noqa: E402
 from utils import TorchNetwork, load_checkpoint, memory_kept, restore_settings, weights_of  # noqa: E402
@@ -67,13 +66,10 @@ def write_tables(data_dir: Path, folder: Path, lines: int) -> None:
     if not (folder / "pages").is_symlink():
         (folder / "pages").symlink_to((data_dir / "pages").resolve())
     for name in ("train.csv", "validation.csv"):
-        with open(data_dir / name, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        rows = [row for row in rows if row[0].startswith("pages/")]
+        rows = [row for row in read_labels(data_dir / name).labels() if row[0].startswith("pages/")]
         if name == "train.csv":
             rows = random.Random(0).sample(rows, lines)
-        with open(folder / name, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
+        write_table(folder / name, rows)
 
 
 def start(state: State) -> None:
@@ -144,7 +140,7 @@ def main() -> None:
         needed = {"DATA_DIR": str(args.runs_dir), "FOLLOW_LINKS": True, "UPPERCASE": False, "NUM_SAMPLES": 0}
         config = Config(**settings(LINES) | needed | {"VALIDATION_SAMPLES": 0, "SEED": args.seed} | VARIANTS[name])
         _, known = restore_settings(load_checkpoint(SHIPPED_WEIGHTS), SHIPPED_WEIGHTS)
-        train_lines, validation_lines, alphabet = load_data(config, Alphabet(known.characters), grow=True)
+        train_lines, validation_lines, alphabet = load_data(config, known, grow=True)
         state = new_state(config, alphabet, torch.device("cpu"))
         start(state)
         epochs = train_for(state, train_lines, 60 * args.minutes)

@@ -8,7 +8,6 @@ to 0 at the end. Both see lines that were cut out of their pages already. How to
 """
 
 import argparse
-import csv
 import random
 import shutil
 import sys
@@ -18,13 +17,14 @@ from pathlib import Path
 import torch
 from line_networks import settings, train_for
 from peers import Kraken, Rows, score, write_peers_sets
-from shipped_weights import LINES
+from shipped_weights import LINES, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import Config  # noqa: E402
 from htr.results.scores import Score  # noqa: E402
+from htr.texts.labels import read_labels  # noqa: E402
 from predict import predict_batch  # noqa: E402
 from training import load_data, new_state  # noqa: E402
 from utils import save_checkpoint  # noqa: E402
@@ -34,17 +34,14 @@ THREADS = 2
 
 def copied(table: Path, count: int, folder: Path) -> Rows:
     """Some lines of pages, drawn at random, copied into a folder under names that are their own, with a table."""
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = [(row["FILENAME"], row["IDENTITY"]) for row in csv.DictReader(file)]
-    rows = [row for row in rows if row[0].startswith("pages/")]
+    rows = [row for row in read_labels(table).labels() if row[0].startswith("pages/")]
     chosen = random.Random(0).sample(rows, min(count, len(rows)))
     folder.mkdir(parents=True)
     pairs = []
     for n, (name, text) in enumerate(chosen):
         pairs.append((folder / f"{folder.name}{n:05}.png", text))
         shutil.copyfile(table.parent / name, pairs[-1][0])
-    with open(folder.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("FILENAME", "IDENTITY"), *((path.name, text) for path, text in pairs)])
+    write_table(folder.with_suffix(".csv"), [(path.name, text) for path, text in pairs])
     return pairs
 
 

@@ -8,9 +8,9 @@ copied the same consent before their text: a row leaves these lines out.
 """
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from rapidfuzz import fuzz
@@ -22,6 +22,7 @@ from config import SHIPPED_LINES  # noqa: E402
 from dataset import geometry, label_rules  # noqa: E402
 from htr.pictures.images import read_images  # noqa: E402
 from htr.results.scores import Score  # noqa: E402
+from htr.texts.labels import read_labels  # noqa: E402
 from reading import Reader, pixels_of  # noqa: E402
 
 CONSENT = (
@@ -42,6 +43,12 @@ def groups_of(name: str, text: str) -> list[str]:
     return [collection]
 
 
+def texts_of(reader: Reader, paths: Sequence[Path]) -> list[str]:
+    """What is read of pictures."""
+    images = pixels_of(read_images(paths, geometry(reader.config), 2))
+    return [evidence.text for evidence in reader.read_all(images, reader.network.in_batch)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder of lines of shipped_weights.py")
@@ -51,13 +58,10 @@ def main() -> None:
     rules, scores = label_rules(reader.config), defaultdict(Score)
     for table in ("last/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent
-        with open(args.data_dir / table, newline="", encoding="utf-8") as file:
-            rows = [(row["FILENAME"], rules.clean(row["IDENTITY"])) for row in csv.DictReader(file)]
-        images = pixels_of(read_images([folder / name for name, _ in rows], geometry(reader.config), 2))
-        read = reader.read_all(images, reader.network.in_batch)
-        for (name, text), evidence in zip(rows, read, strict=True):
+        rows = [(name, rules.clean(text)) for name, text in read_labels(args.data_dir / table).labels()]
+        for (name, text), found in zip(rows, texts_of(reader, [folder / name for name, _ in rows]), strict=True):
             for group in groups_of(name, text):
-                scores[group].add(text, evidence.text)
+                scores[group].add(text, found)
     print("| collection | lines | CER | exact |\n|---|---|---|---|")
     for group, score in sorted(scores.items()):
         print(f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} |")

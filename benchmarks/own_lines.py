@@ -9,7 +9,6 @@ Results are kept in --runs-dir; what is there is not trained again.
 """
 
 import argparse
-import csv
 import json
 import random
 import re
@@ -17,16 +16,18 @@ import sys
 from collections import defaultdict
 from pathlib import Path, PurePath
 
+from line_scores import texts_of
 from own_hand import both
 from peers import seconds
+from shipped_weights import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_LINES  # noqa: E402
 from htr.results.scores import Score  # noqa: E402
-from htr.texts.labels import clean_label  # noqa: E402
-from predict import predict_batch  # noqa: E402
+from htr.texts.labels import clean_label, read_labels  # noqa: E402
+from reading import Reader  # noqa: E402
 
 SIZES = (25, 50, 100, 200, 400, 0)  # lines; 0 = all
 LEFT_OUT = 8  # of Peraire's pages, the last ones
@@ -36,11 +37,9 @@ Labels = dict[str, str]  # texts by name
 def pages_of(table: Path, collection: str) -> dict[str, Labels]:
     """The lines of a collection by page, in order."""
     pages = defaultdict(dict)
-    with open(table, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["FILENAME"].startswith(f"pages/{collection}/"):
-                page = PurePath(row["FILENAME"]).parent.as_posix()
-                pages[page][row["FILENAME"]] = clean_label(row["IDENTITY"], uppercase=False)
+    for name, text in read_labels(table).labels():
+        if name.startswith(f"pages/{collection}/"):
+            pages[PurePath(name).parent.as_posix()][name] = clean_label(text, uppercase=False)
     return dict(sorted(pages.items()))
 
 
@@ -48,18 +47,14 @@ def write_labels(folder: Path, data_dir: Path, labels: Labels) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pages").is_symlink():
         (folder / "pages").symlink_to((data_dir / "pages").resolve())
-    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("FILENAME", "IDENTITY"), *labels.items()])
+    write_table(folder / "labels.csv", list(labels.items()))
 
 
-def read(model: Path, data_dir: Path, pages: dict[str, Labels], output: Path) -> Score:
+def read(model: Path, data_dir: Path, pages: dict[str, Labels]) -> Score:
     """The score of a checkpoint on the lines of some pages."""
-    total = Score()
-    for page, labels in pages.items():
-        table = predict_batch(model_path=model, image_dir=data_dir / page, output_dir=output)
-        texts = dict(zip(table.FILENAME, table.PREDICTION, strict=True))
-        for name, text in labels.items():
-            total.add(text, texts[PurePath(name).name])
+    total, rows = Score(), [row for labels in pages.values() for row in labels.items()]
+    for (_, text), found in zip(rows, texts_of(Reader.load(model), [data_dir / name for name, _ in rows]), strict=True):
+        total.add(text, found)
     return total
 
 
@@ -81,11 +76,11 @@ def person(runs: Path, data_dir: Path, start: Path, sizes: list[int]) -> None:
     shuffled = random.Random(0).sample(names[:-LEFT_OUT], len(names) - LEFT_OUT)
     lines = [line for name in shuffled for line in pages[name].items()]
     print(f"| lines of Peraire | minutes | CER / exact on {sum(map(len, others.values()))} lines |\n|---|---|---|")
-    print(f"| 0 | | {cell(read(start, data_dir / 'apart', others, runs / 'output'))} |", flush=True)
+    print(f"| 0 | | {cell(read(start, data_dir / 'apart', others))} |", flush=True)
     for size in sizes:
         chosen = dict(lines[: size or None])
         model, minutes = train(runs / f"peraire-{len(chosen)}", data_dir / "apart", chosen, start)
-        score = read(model, data_dir / "apart", others, runs / "output")
+        score = read(model, data_dir / "apart", others)
         print(f"| {len(chosen):,} | {minutes:.1f} | {cell(score)} |", flush=True)
 
 
@@ -99,7 +94,7 @@ def second_pages(runs: Path, data_dir: Path, start: Path) -> None:
         if second not in pages or second == first:
             continue
         model, minutes = train(runs / first.rpartition("/")[2], data_dir / "last", pages[first], start)
-        scores = [read(each, data_dir / "last", {second: pages[second]}, runs / "output") for each in (start, model)]
+        scores = [read(each, data_dir / "last", {second: pages[second]}) for each in (start, model)]
         sums = [both(*pair) for pair in zip(sums, scores, strict=True)]
         count = f"{len(pages[first])}, {len(pages[second])}"
         print(f"| {PurePath(first).name} | {count} | {minutes:.1f} | {' | '.join(map(cell, scores))} |", flush=True)

@@ -117,8 +117,7 @@ def make_data(data_dir: Path, names: Path, words: Path, out: Path) -> None:
     tables["train"] += rows
     (out / "CSV").mkdir()
     for split, table in tables.items():
-        path = out / "CSV" / f"written_name_{split}.csv"
-        pd.DataFrame(table, columns=["FILENAME", "IDENTITY"]).to_csv(path, index=False)
+        write_table(out / "CSV" / f"written_name_{split}.csv", table)
 
 
 def run(script: str, *args: str | Path | float) -> None:
@@ -217,6 +216,10 @@ def cut_pages(pages: Path, folder: Path) -> dict[str, Rows]:
     return writers
 
 
+def write_table(path: Path, rows: Rows) -> None:
+    pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(path, index=False)
+
+
 def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
     """The datasets of lines: `first` with drawn ones among those that train, and `last` without.
 
@@ -252,7 +255,7 @@ def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
             (out / folder / name).unlink(missing_ok=True)
             (out / folder / name).symlink_to(target.resolve())
         for name, rows in tables.items():
-            pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(out / folder / name, index=False)
+            write_table(out / folder / name, rows)
 
 
 def train_lines(args: argparse.Namespace, model: Path) -> None:
