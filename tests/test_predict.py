@@ -27,9 +27,11 @@ from dataset import geometry
 from htr.decoding import onnx
 from htr.decoding.confidence import Ngrams
 from htr.decoding.lexicon import NEUTRAL
+from htr.decoding.onnx import weight_shapes
 from htr.pictures.images import Decoded, find_files, to_line
 from htr.results.scores import LABEL_COLUMNS
 from htr.results.tables import Journal
+from htr.system.onnx_file import weights_at_the_end
 from htr.system.scripts import HTRError
 from predict import predict_batch, predict_single_image
 from reading import CHOICE_COLUMNS, COLUMNS, Reader
@@ -926,10 +928,9 @@ def test_the_shipped_onnx_file_is_that_of_the_shipped_weights(without_torch):
     facts, _ = onnx.load(SHIPPED_WEIGHTS.with_suffix(".onnx"), lambda facts: sizes_of(*settings_of(facts, "")))
     again, _ = onnx.load(without_torch / "names.onnx", lambda facts: sizes_of(*settings_of(facts, "")))
     assert facts == again
-    sizes = sizes_of(*settings_of(facts, ""))
-    weights = [
-        onnx.weights_at_the_end(data, sizes, False) for data in (shipped, (without_torch / "names.onnx").read_bytes())
-    ]
+    shapes = weight_shapes(sizes_of(*settings_of(facts, "")))
+    exported = (without_torch / "names.onnx").read_bytes()
+    weights = [weights_at_the_end(data, shapes, False) for data in (shipped, exported)]
     for name in weights[0]:
         assert np.allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-7), name
 
