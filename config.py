@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"  # of names, in capitals
 SHIPPED_WORDS = SHIPPED_WEIGHTS.with_name("htr_crnn_words.pth")  # of words as they are written, to start from
 SHIPPED_LINES = SHIPPED_WORDS  # what pages are read with
+SHIPPED_FINDER = SHIPPED_WEIGHTS.with_name("htr_line_finder.pth")  # what finds the lines of pages
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 
 # Settings that a run may change between epochs.

@@ -4,7 +4,7 @@
     python predict.py scans/ letter.png    # folders and images of your own
     python predict.py --demo               # drawn names, with what `train.py --demo` learned
     python predict.py scans/ --resume      # after a run that was stopped: only what it had not read yet
-    python predict.py scans/ --pages       # pages whose lines are in ALTO or PAGE files: text and PAGE XML of each
+    python predict.py scans/ --pages       # pages: their lines are found, or taken from ALTO or PAGE files beside them
     python predict.py --export names.onnx  # the network for ONNX Runtime: --model-path names.onnx reads without PyTorch
 
 Writes output/predictions.csv and output/predictions.txt and prints a summary. In Python:
@@ -14,7 +14,7 @@ Writes output/predictions.csv and output/predictions.txt and prints a summary. I
     predict_batch(model_path=Config.MINI_MODEL_PATH, image_dir=Config.TEST_IMG_DIR, output_dir="output", save_csv=True)
     predict_single_image(model_path=Config.MINI_MODEL_PATH, image_path="path/to/your/image.png")
 
-and predict_page(model_path, image_path) for a page with an ALTO or PAGE file.
+and predict_page(model_path, image_path) for a page.
 """
 
 import argparse
@@ -63,8 +63,8 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, spelling, pages, html, spreadsheet, resume, calibrate, device, batch_size, workers, picture_column,
-    text_column (see `reading.Job`).
+    lexicon, spelling, pages, find_lines, html, spreadsheet, resume, calibrate, device, batch_size, workers,
+    picture_column, text_column (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
@@ -122,8 +122,8 @@ class LineReading(NamedTuple):
 def predict_page(model_path: str | Path, image_path: str | os.PathLike, device: Any = "auto") -> list[LineReading]:
     """Read the lines of a page, in reading order; of a file with several pages, of all.
 
-    Its lines are those of an ALTO or PAGE file beside it or in a folder beside it. Raises HTRError where the checkpoint
-    or the page cannot be read.
+    Its lines are those of an ALTO or PAGE file beside it or in a folder beside it, or else they are found. Raises
+    HTRError where the checkpoint or the page cannot be read.
     """
     from reading import Job, read
 
@@ -180,7 +180,9 @@ def main() -> int:
     parser.add_argument("--spelling", action="store_true", help="weigh what the network sees against how the training"
                         " labels are spelled; a lexicon does that, too")  # fmt: skip
     parser.add_argument("--pages", action="store_true", help="each image is a page, whose lines are in an ALTO or PAGE"
-                        " file: also write its text and PAGE XML, and its lines as images")  # fmt: skip
+                        " file or are found: also write its text and PAGE XML, and its lines as images")  # fmt: skip
+    parser.add_argument("--find-lines", action="store_true", help="find the lines of pages also where an ALTO or PAGE"
+                        " file has them")  # fmt: skip
     parser.add_argument("--html", action="store_true", help="write report.html, a page to look through the readings")
     parser.add_argument("--calibrate", action="store_true", help="fit CONFIDENCE on the images of --labels and keep it"
                         " in the checkpoint; with --lexicon also how that, and spelling, is weighed")  # fmt: skip
@@ -195,6 +197,8 @@ def main() -> int:
         config = Config(**(DEMO if args.demo else {}) | typed_settings(args))
     except ValueError as error:
         parser.error(str(error))
+    if args.find_lines and not args.pages:
+        parser.error("--find-lines is for pages: add --pages")
     if args.pages and args.demo:
         parser.error("--demo draws single names, not pages: leave --pages out")
     if args.calibrate and not (args.labels or args.demo):
@@ -242,13 +246,14 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         output_dir = args.output_dir or Path(config.DATA_DIR, "output")
         if not args.paths and not labels:
             labels = find_labels(config.DATA_DIR, "test")
+    flags = ("spelling", "pages", "find_lines", "html", "spreadsheet", "resume", "calibrate")
     return Job(
         weights_to_use(config.MINI_MODEL_PATH, default_model_path, SHIPPED_LINES if args.pages else SHIPPED_WEIGHTS),
         args.paths or [find_images(config.DATA_DIR, "test")],
         output_dir,
         labels,
         args.lexicon,
-        **{name: getattr(args, name) for name in ("spelling", "pages", "html", "spreadsheet", "resume", "calibrate")},
+        **{name: getattr(args, name) for name in flags},
         device=config.DEVICE,
         batch_size=getattr(args, "BATCH_SIZE", None),
         workers=config.WORKERS,

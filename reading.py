@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from htr.decoding.confidence import FLOOR, Calibration, Ngrams
 from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
 from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.pictures.documents import PDF
-from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images
+from htr.pictures.finding import FEWEST, FoundLines, find_lines
+from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images, shape_of
 from htr.results.known import Known, known_labels
 from htr.results.page_truth import PageTruth
 from htr.results.report import LeastSure, LeastSurePages, write_report
@@ -29,10 +31,12 @@ from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
 from htr.texts.labels import Alphabet, Columns
-from htr.texts.pages import pages_beside, xml_files
+from htr.texts.pages import Pages, pages_beside, xml_files
 from utils import (
+    Finder,
     Network,
     is_onnx,
+    load_finder,
     load_network,
     memory_advice,
 )
@@ -47,6 +51,10 @@ SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, f
 MORE_SIMILAR = 40  # or, without a lexicon, that are weighed by their spelling
 WEIGHED = 64  # images whose candidates are scored at once
 SHOWN = 12  # readings in the summary
+TRIED = 3  # lines of a page by which its right way up is known
+SURE = 0.7  # mean confidence of their characters from which on it is not asked
+LOOKED_AT = 3  # pictures that may be pages
+SURER = 0.1  # by how much it is larger the other way up, where that is right
 
 MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
 
@@ -233,7 +241,8 @@ class Job:
 
     paths: images, folders, or pictures in memory (see `htr.pictures.images.Held`). output_dir: None writes nothing.
     labels: a table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the
-    training labels are spelled. pages: whether each picture is a page, whose lines are read. html, spreadsheet: write
+    training labels are spelled. pages: whether each picture is a page, whose lines are read. find_lines: whether lines
+    are found also where a file describes them. html, spreadsheet: write
     report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether `fitting.calibrate_on`
     is asked for; reading itself does not look at it. device: a name or a torch.device. batch_size: None leaves it to
     the network. workers: threads that decode images. picture_column, text_column: of tables of labels, where several
@@ -247,6 +256,7 @@ class Job:
     lexicon: str | Path | None = None
     spelling: bool = False
     pages: bool = False
+    find_lines: bool = False
     html: bool = False
     spreadsheet: bool = False
     resume: bool = False
@@ -258,6 +268,8 @@ class Job:
     text_column: str = ""
 
     def __post_init__(self):
+        if self.find_lines and not self.pages:
+            raise WrongUse("find_lines is for pages")
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
             raise WrongUse("html, spreadsheet and resume need a folder to write to")
         for name, least in (("batch_size", 1), ("workers", 0)):
@@ -292,6 +304,7 @@ class Outcome:
     of_many_pages: str = ""  # the first file that has some
     shown: list[Row] = field(default_factory=list)  # the first readings
     failed: list[str] = field(default_factory=list)  # a line for each image that could not be read
+    perhaps_pages: list[tuple[str, Path]] = field(default_factory=list)  # (name, path), by shape and confidence
 
     def add(self, row: Row, path: Path) -> None:
         self.done += 1
@@ -302,8 +315,21 @@ class Outcome:
             self.least_sure.add(row, path)
         if row["ERROR"]:
             self.failed.append(f"{printable(row['FILENAME'], 200)} {row['ERROR']}")
-        elif len(self.shown) < SHOWN:
+        elif self.pages is None and len(self.perhaps_pages) < LOOKED_AT and row["CONFIDENCE"] < 0.5:
+            with contextlib.suppress(ImageError):
+                width, height = shape_of(path).size
+                if width < 3 * height and min(width, height) > 300:
+                    self.perhaps_pages.append((printable(row["FILENAME"], 200), path))
+        if not row["ERROR"] and len(self.shown) < SHOWN:
             self.shown.append(row)
+
+    def page_among_lines(self) -> str:
+        """The name of a picture that was read as a line and is a page, as far as some were looked at; or ""."""
+        if not self.perhaps_pages:
+            return ""
+        finder = load_finder(self.job.model_path, self.job.device)
+        pages = (name for name, path in self.perhaps_pages if len(find_lines(path, 0, finder).lines) >= FEWEST)
+        return next(pages, "")
 
     def examples(self) -> list[str]:
         """The first readings, a line each."""
@@ -324,8 +350,16 @@ class Outcome:
         of_pages = "" if self.pages is None else f" of {sum(not page.error for page in self.pages):,} pages"
         read_with = printable(str(model_path))
         lines = [f"read {read:,} of {total:,} {what}{of_pages} with {read_with}, {speed:.0f} {what}/s"]
-        if blank := sum(not page.error and not page.lines for page in self.pages or ()):
-            lines.append(f"pages whose file has no lines: {blank:,}")
+        blank = Counter(page.found is None for page in self.pages or () if not page.error and not page.lines)
+        if blank[True]:
+            lines.append(f"pages whose file has no lines: {blank[True]:,}; --find-lines looks for some")
+        if blank[False]:
+            lines.append(f"pages on which no lines were found: {blank[False]:,}")
+        turned = Counter(page.found.turned for page in self.pages or () if page.found and page.found.turned)
+        lines += [f"pages turned by {degrees} degrees, read upright: {count:,}" for degrees, count in turned.items()]
+        found = sum(page.found is not None for page in self.pages or ())
+        if found and not self.job.find_lines:
+            lines.append(f"pages whose lines were found, as no ALTO or PAGE file has them: {found:,}")
         if scaled := sum(not page.error and page.page.is_scaled_to(page.whole.size) for page in self.pages or ()):
             lines.append(f"pages whose picture has another size than their file says, scaled: {scaled:,}")
         if self.new < total:
@@ -337,6 +371,8 @@ class Outcome:
         if self.pages_left:
             some = f"{self.pages_left:,} ({self.of_many_pages} has some)"
             lines.append(f"pages after the first of a file, not read: {some}; --pages reads all")
+        if name := self.page_among_lines():
+            lines.append(f"{name} looks like a page of several lines: --pages reads such pictures")
         if self.found.linked_folders:
             lines.append(f"linked folders not searched: {self.found.linked_folders:,}; to read them, too, name them")
         if self.truth:
@@ -350,8 +386,8 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
-    found, pages = found_of(job)
     reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
+    found, pages = found_of(job, reader)
     if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, pages, reader.config) if job.labels else None
@@ -384,17 +420,65 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     return outcome
 
 
-def found_of(job: Job) -> tuple[Found, list[ReadPage] | None]:
+def found_of(job: Job, reader: Reader) -> tuple[Found, list[ReadPage] | None]:
     """The images that a job reads and, where they are pages, these: then the images are their lines."""
     found = find_files(job.paths, PDF if job.pages else "")
     if not job.pages:
         return found, None
     pictures = [path for _, path in found.files if not isinstance(path, Held)]
     output_dir = Path(job.output_dir) if job.output_dir else None
-    pages = pages_to_read(found.files, pages_beside(pictures, found.folders), output_dir)
+    described = Pages() if job.find_lines else pages_beside(pictures, found.folders)
+    pages = pages_to_read(found.files, described, output_dir)
+    add_found_lines(pages, job, reader)
     files = [file for page in pages for file in page.files()]
     folders = [output_dir / LINES] if output_dir else []
     return found._replace(files=files, folders=folders, others=0), pages
+
+
+def add_found_lines(pages: Sequence[ReadPage], job: Job, reader: Reader) -> None:
+    """Find the lines of the pages that no file describes. Of several processes each finds those of some."""
+    unknown = [page for page in pages if page.page is None and not page.error]
+    if not unknown:
+        return
+    finder = load_finder(job.model_path, job.device)
+    rank, world = parallel.rank(), parallel.world()
+    share = unknown[rank::world]
+
+    def found_on(page: ReadPage) -> FoundLines | str:
+        try:
+            return found_lines(page, finder, reader)
+        except ImageError as error:
+            return str(error)
+
+    with finder.threads() as pool:
+        found = list(counted(pool.map(found_on, share), Progress("finding lines", len(share))))
+    parts = parallel.from_first(parallel.gather(found))
+    output_dir = Path(job.output_dir) if job.output_dir else None
+    for n, page in enumerate(unknown):
+        lines = parts[n % world][n // world]
+        if isinstance(lines, str):
+            page.error = lines
+        else:
+            page.set_found(lines, output_dir)
+
+
+def found_lines(page: ReadPage, finder: Finder, reader: Reader) -> FoundLines:
+    """The lines of a page, the other way up where that way the longest are read with more confidence."""
+
+    def confidence(found: FoundLines) -> float:
+        """The mean of the characters' confidences, 0 where none are read."""
+        tried = dataclasses.replace(page)
+        tried.set_found(found, None)
+        longest = sorted(tried.lines, key=lambda line: line.band.right - line.band.left)[-TRIED:]
+        images = pixels_of(tried.whole.read(longest, geometry(reader.config)))
+        readings = [reader.read([image])[0].reading for image in images if not isinstance(image, ImageError)]
+        return float(np.mean([each for reading in readings for each in reading.label_confidences] or [0.0]))
+
+    found = find_lines(page.picture, page.number, finder)
+    if len(found.lines) < TRIED or (as_it_is := confidence(found)) >= SURE:
+        return found
+    over = find_lines(page.picture, page.number, finder, (found.turned + 180) % 360)
+    return over if len(over.lines) >= TRIED and confidence(over) > as_it_is + SURER else found
 
 
 def truth_of(job: Job, found: Found, pages: list[ReadPage] | None, config: Config) -> Truth:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
+from config import SHIPPED_FINDER, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
 from dataset import batches_in_order, collate
 from htr.decoding import onnx
+from htr.pictures import line_maps
 from htr.system import parallel
 from htr.system.files import only_writer, whole_file
 from htr.system.scripts import HTRError
@@ -30,6 +31,7 @@ from htr.texts.labels import Alphabet
 if TYPE_CHECKING:
     import torch
 
+    from finder import LineFinder
     from model import CRNN
 
 FORMAT = "htr-crnn"
@@ -163,7 +165,8 @@ def run_of(model_path: str | Path) -> Path:
 
 def is_shipped(model_path: str | Path) -> bool:
     """Whether it is one of the files in weights/, which stay as they are."""
-    shipped = {path.resolve().with_suffix(suffix) for path in (SHIPPED_WEIGHTS, SHIPPED_WORDS) for suffix in SUFFIXES}
+    paths = (SHIPPED_WEIGHTS, SHIPPED_WORDS, SHIPPED_FINDER)
+    shipped = {path.resolve().with_suffix(suffix) for path in paths for suffix in SUFFIXES}
     return Path(model_path).resolve() in shipped
 
 
@@ -224,6 +227,11 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises HTRError, naming the file and the cause, where it is not one of ours, is damaged, or is newer than this
     program.
     """
+    return upgrade(_load_file(path, FORMAT), path)
+
+
+def _load_file(path: str | os.PathLike, kind: str) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, if its format is of that kind."""
     import torch
 
     if is_onnx(path):
@@ -244,9 +252,9 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             checkpoint = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises nearly anything
         raise HTRError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != kind:
         raise HTRError(f"{path} is not a checkpoint of this program")
-    return upgrade(checkpoint, path)
+    return checkpoint
 
 
 def without_levels(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -319,7 +327,7 @@ def weights_of(checkpoint: dict[str, Any]) -> "dict[str, torch.Tensor]":
     return checkpoint.get("average", checkpoint.get("model", {}))
 
 
-def restore_weights(model: "CRNN", weights: "dict[str, torch.Tensor]", path: str | os.PathLike) -> None:
+def restore_weights(model: "CRNN | LineFinder", weights: "dict[str, torch.Tensor]", path: str | os.PathLike) -> None:
     """Load weights into `model`. Raises HTRError that names the first one that does not fit."""
     import torch
 
@@ -367,6 +375,19 @@ class Network(Protocol):
         """Grey uint8 lines (H, W_i) -> log_probs (T, N, C) float32 and lengths (N,) in frames."""
 
 
+@contextlib.contextmanager
+def torch_threads(at_once: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads, in each of which PyTorch computes with one."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
 class TorchNetwork:
     """Reads with PyTorch. A CPU reads several batches at once, each in one thread: that wastes less than several
     threads on one batch. Its batches are small, so that they fit into its cache."""
@@ -381,16 +402,8 @@ class TorchNetwork:
         """Of similar width."""
         return batches_in_order(sorted(range(len(widths)), key=widths.__getitem__, reverse=True), widths, most)
 
-    @contextlib.contextmanager
-    def threads(self) -> Iterator[ThreadPoolExecutor]:
-        import torch
-
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(self.at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield pool
-        finally:
-            torch.set_num_threads(before)
+    def threads(self) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
+        return torch_threads(self.at_once)
 
     def __call__(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         import torch
@@ -425,6 +438,57 @@ def load_network(
         ) from error
     model, config, alphabet = restore_model(checkpoint, model_path)
     return TorchNetwork(model, choose_device(device)), checkpoint, config, alphabet
+
+
+# ------------------------------------------------------------------------------------------- finding lines
+
+
+class Finder(Protocol):
+    """A network that finds lines: ink uint8 (H, W) -> maps float32 (MAPS, H / SCALE, W / SCALE), probabilities."""
+
+    def threads(self) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
+        """Where to call it from."""
+
+    def __call__(self, ink: np.ndarray) -> np.ndarray: ...
+
+
+class TorchFinder:
+    """Finds lines with PyTorch."""
+
+    def __init__(self, model: "LineFinder", device: "torch.device"):
+        import torch
+
+        self.model, self.device = model.to(device).fuse(), device
+        self.at_once = torch.get_num_threads() if device.type == "cpu" else 1
+
+    def threads(self) -> contextlib.AbstractContextManager[ThreadPoolExecutor]:
+        return torch_threads(self.at_once)
+
+    def __call__(self, ink: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            logits = self.model(torch.from_numpy(ink).to(self.device)[None, None].float() / 255)
+            return logits[0].sigmoid().cpu().numpy()
+
+
+def load_finder(model_path: str | Path, device: "str | torch.device | None") -> Finder:
+    """The network that finds lines, run by what runs the network of `model_path`.
+
+    Raises HTRError as `load_network` does.
+    """
+    if is_onnx(model_path):
+        return line_maps.Session(SHIPPED_FINDER.with_suffix(".onnx"))
+    return TorchFinder(restore_finder(SHIPPED_FINDER), choose_device(device))
+
+
+def restore_finder(path: str | Path) -> "LineFinder":
+    """The network of a checkpoint. Raises HTRError where it is not one that finds lines."""
+    from finder import LineFinder
+
+    model = LineFinder()
+    restore_weights(model, _load_file(path, line_maps.FORMAT).get("model"), path)
+    return model
 
 
 # --------------------------------------------------------------------------------------------------- ONNX

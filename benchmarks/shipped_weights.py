@@ -64,6 +64,10 @@ DRAWN_LINES = 12_000
 LINE_EPOCHS, DRAWN_EPOCHS = 24, 8  # of all, in one cycle; of those with drawn lines
 LINES = ("--frame-width", 4, "--lstm-hidden", 192, "--dropout", 0.3, "--lr-cooldown", 0.67, "--ema-decay", 0.999,
          "--rotation", 1.5, "--shrink", 0.7, "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3)  # fmt: skip
+LEFT_OUT = re.compile(f"{MARKS.pattern}|[<>]")  # marks of the transcript, "<>" for a word that was crossed out
+OF_ANOTHER_LINE = {
+    "copiste/jpg/wikitexte_0007/eSc_line_753212b1"
+}  # labels, as is seen where weights are sure of others
 Rows = list[tuple[str, str]]  # file name, text
 
 
@@ -201,7 +205,11 @@ def cut_pages(pages: Path, folder: Path) -> dict[str, Rows]:
     rules = label_rules(config)
     source = find_source(pages, "train", columns_named(config), PageRules(marked=True))
     rows = [(name, rules.clean(as_in_ink(name, label))) for name, label in source.rows]
-    rows = [(name, text) for name, text in rows if rules.hold_text(text) and not MARKS.search(text)]
+    rows = [
+        (name, text)
+        for name, text in rows
+        if rules.hold_text(text) and not LEFT_OUT.search(text) and name not in OF_ANOTHER_LINE
+    ]
     candidates = page_lines(config, source, rows, Counter())
     parts = []
     for each in candidates:

@@ -8,6 +8,7 @@ from conftest import ROOT, run_without_torch
 from config import Config, flag_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_ci_runs_the_readmes_test_command():
@@ -17,7 +18,7 @@ def test_ci_runs_the_readmes_test_command():
 
 
 def test_every_module_and_nothing_else_is_on_the_map():
-    files = README[README.index("## Files") : README.index("## Limits")]
+    files = DOCS["code"][DOCS["code"].index("## Files") :]
     modules = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *(ROOT / "htr").glob("*/[!_]*.py")]}
     folder, named = "", set()
     for row in files[: files.index("| `weights/`")].splitlines():
@@ -31,12 +32,13 @@ def test_every_flag_named_exists():
     flags |= {f"--no-{flag_of(field)[2:]}" for field in dataclasses.fields(Config) if isinstance(field.default, bool)}
     sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("*.py"))
     commands = r"^python3 .*$|torchrun --nproc-per-node \d"
-    for flag in set(re.findall(r"--[a-z][a-z-]+", re.sub(commands, "", README, flags=re.MULTILINE))):
+    texts = "\n".join([README, *DOCS.values()])
+    for flag in set(re.findall(r"--[a-z][a-z-]+", re.sub(commands, "", texts, flags=re.MULTILINE))):
         assert flag in flags or f'"{flag}"' in sources or flag in ("--check", "--help"), flag
 
 
 def test_defaults_in_the_table_are_the_settings():
-    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| `?([^ |`]+)", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)` \| `?([^ |`]+)", DOCS["settings"], re.MULTILINE))
     for field in dataclasses.fields(Config):
         if flag_of(field) in rows:
             assert rows[flag_of(field)] == str(field.default), field.name
@@ -56,3 +58,27 @@ def test_the_packages_named_are_enough_to_read_without_pytorch(tmp_path):
     done = run_without_torch(tmp_path, code + "runpy.run_module('predict', run_name='__main__')")
     assert done.returncode == 0, done.stderr
     assert "exact match 1.0000 (12 of 12 labelled images)" in done.stdout
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    assert len(README.splitlines()) < 350
+    assert set(re.findall(r"\]\(docs/(\w+)\.md", README)) == DOCS.keys()
+
+
+def test_every_link_leads_somewhere():
+    """Also those within a page: a heading's anchor is its words in lower case, with hyphens between them."""
+
+    def anchors(text: str) -> set[str]:
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+            if "://" in link:
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), f"{path.name}: {link}"
+            if anchor:
+                text = (target / "README.md" if target.is_dir() else target).read_text(encoding="utf-8")
+                assert anchor in anchors(text), f"{path.name}: {link}"

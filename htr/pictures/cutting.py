@@ -107,12 +107,21 @@ def upright(baseline: np.ndarray) -> np.ndarray:
     return baseline[::-1] if across < 0 and abs(across) >= abs(down) else baseline
 
 
-def bands(baselines: Sequence[np.ndarray | None], outlines: Sequence[np.ndarray | None]) -> list[Band]:
-    """The bands of the lines of a page, each of which has a baseline (K, 2) or an outline (N, 2)."""
-    lines = [
-        upright(baseline_of(outline) if baseline is None else baseline)
-        for baseline, outline in zip(baselines, outlines, strict=True)
-    ]
+def bands(
+    baselines: Sequence[np.ndarray | None],
+    outlines: Sequence[np.ndarray | None],
+    upside_down: Sequence[bool] | None = None,
+) -> list[Band]:
+    """The bands of the lines of a page, each of which has a baseline (K, 2) or an outline (N, 2).
+
+    upside_down: which of them are written from right to left because the page is turned; by default none.
+    """
+    lines = []
+    for baseline, outline, turned_over in zip(
+        baselines, outlines, upside_down or [False] * len(baselines), strict=True
+    ):
+        line = upright(baseline_of(outline) if baseline is None else baseline)
+        lines.append(line[::-1] if turned_over else line)
     found: list[Band | None] = [None] * len(lines)
     for angle, members in _side_by_side(lines):
         points = [turned(lines[n], angle) for n in members]
@@ -128,10 +137,13 @@ def _side_by_side(lines: Sequence[np.ndarray]) -> Iterator[tuple[float, list[int
     angles, lengths = np.arctan2(across[:, 1], across[:, 0]), np.hypot(*across.T)
     rest = np.arange(len(lines))
     while len(rest):
-        order = rest[np.argsort(angles[rest])]
+        mean = np.angle(np.sum(lengths[rest] * np.exp(1j * angles[rest])))
+        off = (angles - mean + np.pi) % (2 * np.pi) - np.pi
+        order = rest[np.argsort(off[rest])]
         sums = np.cumsum(lengths[order])
-        angle = angles[order[np.searchsorted(sums, sums[-1] / 2)]]  # half of all writing is turned further
-        near = np.abs(angles[rest] - angle) <= TURNED
+        middle = off[order[np.searchsorted(sums, sums[-1] / 2)]]  # half of all writing is turned further
+        angle = (mean + middle + np.pi) % (2 * np.pi) - np.pi
+        near = np.abs((off[rest] - middle + np.pi) % (2 * np.pi) - np.pi) <= TURNED
         yield float(angle), rest[near].tolist()
         rest = rest[~near]
 

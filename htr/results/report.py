@@ -17,11 +17,12 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from htr.decoding.confidence import coverage_curve
+from htr.pictures.cutting import DOWN, UP
 from htr.pictures.images import ImageError, Part, open_image, to_grey
 from htr.pictures.levels import normalise_levels
 from htr.results.known import Known, nothing_known
 from htr.results.scores import Comparison
-from htr.results.transcripts import ReadPage, points_text
+from htr.results.transcripts import PAGES, ReadPage, points_text
 from htr.system.files import whole_file
 
 MOST_SHOWN = 1000  # images on the page
@@ -107,12 +108,14 @@ def data_url(image: Image.Image, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def whole_page(page: ReadPage) -> dict[str, Any]:
-    """What the HTML shows of a page beside its lines, as plain values."""
+def whole_page(page: ReadPage, output_dir: Path) -> dict[str, Any]:
+    """What the HTML needs of a page beside its lines, as plain values."""
     width, height = page.whole.size
-    item = {"name": page.shown_as, "width": width, "height": height, "image": ""}
+    item = {"name": page.shown_as, "width": width, "height": height, "image": "", "up": UP, "down": DOWN}
     with contextlib.suppress(ImageError):
         item["image"] = data_url(page.whole.shown(PAGE_SIZE), 60)
+    described = output_dir / PAGES / f"{page.name}.xml"
+    item["file"], item["xml"] = described.name, described.read_text(encoding="utf-8")
     return item
 
 
@@ -221,12 +224,19 @@ def write_report(
     known = known or nothing_known(Path())
     items, pages = [], least_sure.pages()
     places = {line.name: (n, line) for n, page in enumerate(pages) for line in page.lines}
+    described = {
+        line.name: described for page in pages for line, described in zip(page.lines, page.page.lines, strict=True)
+    }
     for row, image in least_sure.rows():
         item = card(row, image)
         item["row"] = known.name_in_table(row["FILENAME"], image)
         if row["FILENAME"] in places:
             item["page"], line = places[row["FILENAME"]]
             item["outline"] = points_text(line.band.outline())
+            item |= {"baseline": points_text(line.band.baseline()), "unit": line.band.unit}
+            item["line"] = described[line.name].id
+            if described[line.name].text is not None and described[line.name].confidence is None:
+                item["own"] = described[line.name].text  # which no program read
         items.append(item)
         tick()
     said = list(summary)
@@ -243,4 +253,4 @@ def write_report(
     page = page.replace("<!--CHARTS-->", charts(comparison) if comparison and comparison.right else "")
     with whole_file(path, encoding="utf-8", errors="backslashreplace") as file:  # paths may hold any bytes
         page = page.replace('"KNOWN"', as_json(as_plain(known))).replace('"DATA"', data)
-        file.write(page.replace('"PAGES"', as_json([whole_page(each) for each in pages])))
+        file.write(page.replace('"PAGES"', as_json([whole_page(each, path.parent) for each in pages])))

@@ -19,16 +19,16 @@ import numpy as np
 
 from htr.pictures.cutting import PageLine, PagePicture, baseline_of
 from htr.pictures.documents import page_shape
+from htr.pictures.finding import FoundLines
 from htr.pictures.images import Geometry, ImageError, Part
 from htr.results.tables import Row
 from htr.system.files import file_name, whole_file
 from htr.system.names import READ
 from htr.system.scripts import HTRError, printable
-from htr.texts.page_xml import Page, points_of, tree_of
+from htr.texts.page_xml import Line, Page, Region, points_of, tree_of
 from htr.texts.pages import Described, Pages, picture_of, stem_of
 
 PAGE_COLUMNS = ("PAGE", "LINE")
-NOT_DESCRIBED = "has no ALTO or PAGE file with its lines, beside it or in a folder beside it"
 LINES, PAGES = "lines", "pages"  # folders of an output folder
 NAMESPACE = "http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"
 CREATOR = "HTR-Handwritten_Text_Recognition"
@@ -43,8 +43,9 @@ class ReadPage:
     """A page to read.
 
     name: the path of its picture without suffix, with -2 for the second page of a file. picture, number: where it is.
-    shown_as: what its picture is called in tables. page: what a file says of it, None where there is none. whole: its
-    picture with the bands of its lines. lines: these, in reading order. error: why it cannot be read, "" where it can.
+    shown_as: what its picture is called in tables. page: its lines, as a file describes them or as they were found;
+    None before that. whole: its picture with the bands of its lines. lines: these, in reading order. found: what was
+    found of them, None where a file describes them. error: why it cannot be read, "" where it can.
     """
 
     name: str
@@ -54,7 +55,39 @@ class ReadPage:
     page: Page | None = None
     whole: PagePicture | None = None
     lines: list[PageLine] = field(default_factory=list)
+    found: FoundLines | None = None
     error: str = ""
+
+    def set_lines(self, described: Described, output_dir: Path | None) -> None:
+        """Take the lines that a page has. Those that are read are kept as pictures in a folder of `output_dir`.
+
+        Raises HTRError where the picture cannot be read, or has another shape than the page.
+        """
+        self.page, self.whole, self.lines = described.page, picture_of(described), []
+        self.whole.keep = output_dir / LINES if output_dir else None
+        taken: set[str] = set()
+        for place, band in enumerate(self.whole.bands):
+            x, y = band.baseline()[0]
+            start = f"{self.name}/{round(max(y, 0)):04}-{round(max(x, 0)):04}"
+            name = next(
+                each for n in range(len(taken) + 1) if (each := start + (f"-{n + 1}" if n else "")) not in taken
+            )
+            taken.add(name)
+            self.lines.append(PageLine(f"{name}.png", self.whole, place))
+
+    def set_found(self, found: FoundLines, output_dir: Path | None) -> None:
+        """Take lines that were found on the page."""
+        page = Page(
+            self.picture,
+            self.number,
+            "",
+            self.picture.name,
+            found.size,
+            regions=[Region("region_1", upside_down=found.turned == 180)],
+        )
+        page.lines = [Line(f"line_{n}", baseline, None) for n, baseline in enumerate(found.lines, 1)]
+        self.found = found
+        self.set_lines(Described(page, self.picture, self.number), output_dir)
 
     def files(self) -> list[tuple[str, Part]]:
         """What has a row in the tables, (name, path): its lines or, where it cannot be read, the page."""
@@ -80,9 +113,9 @@ class _NoPage:
 
 
 def pages_to_read(files: Iterable[tuple[str, Path]], pages: Pages, output_dir: Path | None) -> list[ReadPage]:
-    """The pages of pictures (name, path), with their lines as far as these are described.
+    """The pages of pictures (name, path), with their lines as far as files describe these (see `ReadPage.set_lines`).
 
-    Lines that are read are kept as pictures in a folder of `output_dir`.
+    One whose file cannot be used has an error; others that no file describes have no `page` yet.
     """
     known = {(os.path.abspath(each.picture), each.number): each for each in pages.described}
     lost = {path.stem: reason for path, reason, _ in pages.lost}
@@ -106,25 +139,13 @@ def pages_to_read(files: Iterable[tuple[str, Path]], pages: Pages, output_dir: P
             found.append(read)
             each = known.get((os.path.abspath(path), number))
             if each is None:
-                read.error = lost.get(Path(read.name).name, NOT_DESCRIBED)
+                read.error = lost.get(Path(read.name).name, "")
                 continue
             try:
-                _add_lines(read, each, output_dir)
+                read.set_lines(each, output_dir)
             except HTRError as error:
                 read.error = str(error)
     return found
-
-
-def _add_lines(read: ReadPage, described: Described, output_dir: Path | None) -> None:
-    read.page, read.whole = described.page, picture_of(described)
-    read.whole.keep = output_dir / LINES if output_dir else None
-    taken: set[str] = set()
-    for place, band in enumerate(read.whole.bands):
-        x, y = band.baseline()[0]
-        start = f"{read.name}/{round(max(y, 0)):04}-{round(max(x, 0)):04}"
-        name = next(each for n in range(len(taken) + 1) if (each := start + (f"-{n + 1}" if n else "")) not in taken)
-        taken.add(name)
-        read.lines.append(PageLine(f"{name}.png", read.whole, place))
 
 
 def mark_folders(output_dir: Path) -> None:
@@ -280,7 +301,8 @@ def _new_tree(read: ReadPage) -> tuple[ET.Element, list[ET.Element]]:
         (left, upper), (right, lower) = around.min(0), around.max(0)
         box = np.array([[left, upper], [right, upper], [right, lower], [left, lower]])
         outline = box if region.outline is None else region.outline * scales
-        part = add(element, "TextRegion", outline, {"id": name} | _kind(region.kind))
+        turned = {"orientation": "180"} if region.upside_down else {}
+        part = add(element, "TextRegion", outline, {"id": name} | turned | _kind(region.kind))
         for n in inside:
             line, band = page.lines[n], whole.bands[n]
             entry = add(part, "TextLine", outlines[n], {"id": unique(line.id, "line")} | _kind(line.kind))

@@ -40,12 +40,14 @@ CUSTOM = re.compile(r"(\w+)\s*\{([^}]*)\}")  # Transkribus: readingOrder {index:
 class Region:
     """A part of a page that holds lines.
 
-    outline: (N, 2) float, or None where the file has none. kind: what the file calls it.
+    outline: (N, 2) float, or None where the file has none. kind: what the file calls it. upside_down: whether the file
+    says that it is turned by 180 degrees.
     """
 
     id: str
     outline: np.ndarray | None = None
     kind: str = ""
+    upside_down: bool = False
 
 
 @dataclass
@@ -228,6 +230,12 @@ def _number(text: str | None) -> float | None:
     return number if abs(number) < 1e9 else None
 
 
+def _is_upside_down(degrees: str | None) -> bool:
+    """Whether it is rather turned by 180 degrees than upright or on a side."""
+    number = _number(degrees)
+    return number is not None and abs((number + 180) % 360 - 180) > 135
+
+
 def _size(element: ET.Element, width: str, height: str) -> tuple[float, float] | None:
     size = _number(element.get(width)), _number(element.get(height))
     return size if all(size) and min(size) > 0 else None
@@ -301,7 +309,8 @@ def _alto(path: Path, root: ET.Element, namespace: str) -> list[Page]:
         page.size = _size(element, "WIDTH", "HEIGHT")
         blocks = list(element.iter("TextBlock"))
         for block in blocks:
-            page.regions.append(Region(block.get("ID", ""), _alto_outline(block), _alto_kind(block, kinds)))
+            turned = _is_upside_down(block.get("ROTATION"))
+            page.regions.append(Region(block.get("ID", ""), _alto_outline(block), _alto_kind(block, kinds), turned))
             for line in block.iterfind("TextLine"):
                 _alto_line(page, line, kinds, len(page.regions) - 1)
         for tag, kind in NO_TEXT.items():
@@ -407,7 +416,10 @@ def _page(path: Path, root: ET.Element, namespace: str) -> list[Page]:
         page = Page(path, number, _format("PAGE", namespace), picture, _size(element, "imageWidth", "imageHeight"))
         places = {id(line): place for place, line in enumerate(element.iter("TextLine"))}
         regions = list(element.iter("TextRegion"))
-        page.regions = [Region(each.get("id", ""), _page_outline(each), _page_kind(each)) for each in regions]
+        page.regions = [
+            Region(each.get("id", ""), _page_outline(each), _page_kind(each), _is_upside_down(each.get("orientation")))
+            for each in regions
+        ]
         for place, region in enumerate(regions):
             lines = region.findall("TextLine")
             indices = [_custom(line, "readingOrder", "index") for line in lines]

@@ -215,7 +215,11 @@ def picture_of(described: Described) -> PagePicture:
         """What is far outside of the picture comes nearer: no line is larger than three pages."""
         return None if points is None else np.clip(points * scales, np.negative(size), np.multiply(size, 2))
 
-    lines = bands([in_pixels(line.baseline) for line in page.lines], [in_pixels(line.outline) for line in page.lines])
+    lines = bands(
+        [in_pixels(line.baseline) for line in page.lines],
+        [in_pixels(line.outline) for line in page.lines],
+        [page.regions[line.region].upside_down for line in page.lines],
+    )
     return PagePicture(described.picture, described.number, size, as_stored, lines, page.path)
 
 

@@ -90,6 +90,29 @@ def test_a_turned_line_is_the_same_line(tmp_path, degrees):
     assert seen == pytest.approx([-150, -50, 60, 140], abs=4)
 
 
+def test_writing_upside_down_is_cut_as_if_it_were_upright(tmp_path):
+    """Three lines, and the same picture the other way up: the same distances, the same strips."""
+    lines = [np.array([[100.0, y], [700, y + 6]]) for y in (150, 210, 270)]
+
+    def draw(on):
+        for (left, y), (right, _) in lines:
+            for place in range(int(left), int(right), 23):
+                on.line([place, y + (place - left) / 100, place + 5, y - 25 + (place - left) / 100], fill=30, width=4)
+
+    page = page_of(tmp_path, draw)
+    upright_strips = strips(tmp_path, lines)
+    page.rotate(180).save(tmp_path / "page.png")
+    over = [np.array([800, 500]) - line for line in lines]  # from where the writing starts, which is on the right
+    for given in (over, [line[::-1] for line in over]):
+        found = bands(given, [None] * 3, [True] * 3)
+        assert [band.unit for band in found] == pytest.approx([60] * 3, abs=1)
+        cut = PagePicture(tmp_path / "page.png", 0, (800, 500), False, found).strips(range(3))
+        for mine, true in zip(cut, upright_strips, strict=True):
+            assert mine.shape == true.shape
+            assert (ink(mine) != ink(true)).mean() < 0.03
+        assert np.allclose([band.baseline()[0, 0] for band in found], 700)
+
+
 def test_baselines_run_from_left_to_right_but_for_turned_writing():
     left = np.array([[500.0, 100], [10, 120]])
     assert upright(left).tolist() == [[10, 120], [500, 100]]

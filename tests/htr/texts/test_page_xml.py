@@ -86,6 +86,18 @@ def test_printed_lines_are_known_by_what_they_are_called(tmp_path, kind, printed
     assert other.is_printed(other.lines[0]) == printed
 
 
+@pytest.mark.parametrize(
+    ("degrees", "over"), [("180", True), ("-175.5", True), ("90", False), ("3", False), ("x", False)]
+)
+def test_regions_that_are_upside_down_are_known_by_their_orientation(tmp_path, degrees, over):
+    for xml in (
+        page().replace('<TextRegion id="main"', f'<TextRegion id="main" orientation="{degrees}"'),
+        alto().replace('<TextBlock ID="main"', f'<TextBlock ID="main" ROTATION="{degrees}"'),
+    ):
+        found = only(tmp_path, xml)
+        assert [region.upside_down for region in found.regions] == [over, False]
+
+
 def test_ids_are_there_and_differ(tmp_path):
     for xml in (alto(), page()):
         found = only(tmp_path, xml.replace('="l2"', '="l1"').replace('="l3"', '=""'))
