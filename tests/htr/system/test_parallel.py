@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, SMALL
+from pages import LINES, draw_page
 
+from config import SHIPPED_WEIGHTS
 from htr.results.tables import Journal
 from utils import load_checkpoint
 
@@ -83,6 +85,24 @@ def test_one_process_continues_from_two(tmp_path, trained_by_two, script):
     shutil.copytree(trained_by_two, tmp_path, dirs_exist_ok=True)
     done = script(tmp_path, "continue_train.py", "--epochs", 1)
     assert "continuing from htr_crnn_mini.last.pth with epoch 3" in done.stdout
+
+
+def test_two_processes_find_the_lines_of_one(tmp_path, script):
+    """Of three pages, one of which each process finds the lines of, and one that cannot be read."""
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for n in range(3):
+        draw_page(lines=LINES[:3], seed=n).save(pages / f"{n}.png")
+    (pages / "torn.png").write_bytes(b"x")
+    flags = [pages, "--pages", "--model-path", SHIPPED_WEIGHTS]
+    script(tmp_path, "predict.py", *flags, check=False)
+    (tmp_path / "two").mkdir()
+    command = torchrun(ROOT / "predict.py", *flags)
+    done = subprocess.run(command, cwd=tmp_path / "two", capture_output=True, text=True, check=False)
+    assert done.stdout.count("pages whose lines were found") == 1, done.stderr
+    for name in ("predictions.csv", "pages/1.txt"):
+        assert (tmp_path / "two" / "output" / name).read_bytes() == (tmp_path / "output" / name).read_bytes()
+    assert len(pd.read_csv(tmp_path / "output" / "predictions.csv")) == 10
 
 
 def test_two_processes_write_the_table_of_one(tmp_path, data_dir, trained, script, monkeypatch):
