@@ -100,7 +100,7 @@ def calibrate_on(job: Job) -> Job:
     """
     if parallel.world() > 1:
         raise HTRError("--calibrate needs a single process: run it without torchrun")
-    found, pages = found_of(job, Reader.load(job.model_path, job.device))
+    found, pages = found_of(job)
     settings, _ = restore_settings(load_checkpoint(job.model_path), job.model_path)
     labels = truth_of(job, found, pages, settings).labels
     labelled = [(path, labels[name]) for name, path in found.files if name in labels]

@@ -420,8 +420,11 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     return outcome
 
 
-def found_of(job: Job, reader: Reader) -> tuple[Found, list[ReadPage] | None]:
-    """The images that a job reads and, where they are pages, these: then the images are their lines."""
+def found_of(job: Job, reader: Reader | None = None) -> tuple[Found, list[ReadPage] | None]:
+    """The images that a job reads and, where they are pages, these: then the images are their lines.
+
+    reader: of the job, which sees what page is upside down; loaded where lines have to be found and none is given.
+    """
     found = find_files(job.paths, PDF if job.pages else "")
     if not job.pages:
         return found, None
@@ -435,12 +438,12 @@ def found_of(job: Job, reader: Reader) -> tuple[Found, list[ReadPage] | None]:
     return found._replace(files=files, folders=folders, others=0), pages
 
 
-def add_found_lines(pages: Sequence[ReadPage], job: Job, reader: Reader) -> None:
+def add_found_lines(pages: Sequence[ReadPage], job: Job, reader: Reader | None) -> None:
     """Find the lines of the pages that no file describes. Of several processes each finds those of some."""
     unknown = [page for page in pages if page.page is None and not page.error]
     if not unknown:
         return
-    finder = load_finder(job.model_path, job.device)
+    finder, reader = load_finder(job.model_path, job.device), reader or Reader.load(job.model_path, job.device)
     rank, world = parallel.rank(), parallel.world()
     share = unknown[rank::world]
 

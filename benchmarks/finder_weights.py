@@ -14,13 +14,14 @@ import math
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter
 from shipped_weights import kept_apart, writer_of
 from torch import Tensor
 
@@ -29,11 +30,10 @@ sys.path.insert(0, str(ROOT))
 
 from finder import LineFinder  # noqa: E402
 from htr.pictures import line_maps  # noqa: E402
-from htr.pictures.documents import open_page  # noqa: E402
 from htr.pictures.finding import PIXELS, ink_of, reduced  # noqa: E402
 from htr.pictures.images import find_files, to_grey  # noqa: E402
 from htr.system import onnx_file  # noqa: E402
-from htr.texts.pages import find_pages, name_of, picture_of, xml_files  # noqa: E402
+from htr.texts.pages import Described, find_pages, name_of, picture_of, xml_files  # noqa: E402
 from utils import save_checkpoint  # noqa: E402
 
 SIDE = 448  # of a crop, in pixels
@@ -55,21 +55,26 @@ class TrainingPage:
     scale: float
 
 
-def read_pages(folder: Path) -> list[TrainingPage]:
-    """The pages to train on."""
-    pictures = [path for _, path in find_files([folder]).files]
-    described = find_pages(xml_files(folder), pictures).described
+def split_pages(folder: Path) -> Iterator[tuple[Described, bool]]:
+    """The pages of the collections, and whether each is kept apart."""
+    described = find_pages(xml_files(folder), [path for _, path in find_files([folder]).files]).described
     writers = [writer_of(f"{name_of(each, folder)}/line") for each in described]
     counts: Counter[str] = Counter()
     for writer, each in zip(writers, described, strict=True):
         counts[writer] += len(each.page.lines)
-    apart, pages = kept_apart(counts), []
+    apart = kept_apart(counts)
     for writer, each in zip(writers, described, strict=True):
-        if writer in apart or not each.page.lines:
+        yield each, writer in apart
+
+
+def read_pages(folder: Path) -> list[TrainingPage]:
+    """The pages to train on."""
+    pages = []
+    for each, apart in split_pages(folder):
+        if apart or not each.page.lines:
             continue
         whole = picture_of(each)
-        image = open_page(each.picture, None, each.number)
-        grey = to_grey(image if whole.as_stored else ImageOps.exif_transpose(image))
+        grey = to_grey(whole.picture())
         small = reduced(grey, KEPT)
         scale = small.width / grey.width
         pages.append(TrainingPage(np.asarray(small), [band.baseline() * scale for band in whole.bands], scale))

@@ -27,19 +27,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from finder_weights import applied
-from PIL import Image, ImageOps
-from shipped_weights import kept_apart, writer_of
+from finder_weights import applied, split_pages
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_FINDER  # noqa: E402
-from htr.pictures.documents import open_page  # noqa: E402
+from htr.pictures.cutting import PagePicture  # noqa: E402
 from htr.pictures.finding import find_lines  # noqa: E402
 from htr.pictures.images import Held, find_files, to_grey  # noqa: E402
 from htr.texts.page_xml import read_pages  # noqa: E402
-from htr.texts.pages import find_pages, name_of, picture_of, xml_files  # noqa: E402
+from htr.texts.pages import name_of, picture_of  # noqa: E402
 from utils import Finder, load_finder  # noqa: E402
 
 ALONG, OF_USE, NEAR = 0.75, 1 / 3, 0.4
@@ -49,32 +48,29 @@ Lines = list[np.ndarray]  # baselines (K, 2) in pixels of the picture
 
 @dataclass
 class TruePage:
-    """A page and the baselines of those of its lines that have a text."""
+    """A page, its picture, and the baselines of those of its lines that have a text."""
 
     name: str
-    picture: Path
-    as_stored: bool
+    whole: PagePicture
     lines: Lines
 
+    @property
+    def picture(self) -> Path:
+        return self.whole.path
+
     def grey(self) -> Image.Image:
-        image = open_page(self.picture, None, 0)
-        return to_grey(image if self.as_stored else ImageOps.exif_transpose(image))
+        return to_grey(self.whole.picture())
 
 
 def unseen_pages(folder: Path) -> list[TruePage]:
     """Those that the finder was not trained on."""
-    described = find_pages(xml_files(folder), [path for _, path in find_files([folder]).files]).described
-    writers = [writer_of(f"{name_of(each, folder)}/line") for each in described]
-    counts: Counter[str] = Counter()
-    for writer, each in zip(writers, described, strict=True):
-        counts[writer] += len(each.page.lines)
-    apart, pages = kept_apart(counts), []
-    for writer, each in zip(writers, described, strict=True):
-        if writer in apart:
+    pages = []
+    for each, apart in split_pages(folder):
+        if apart:
             whole = picture_of(each)
             lines = [band.baseline() for band, line in zip(whole.bands, each.page.lines, strict=True) if line.text]
             if lines:
-                pages.append(TruePage(name_of(each, folder), each.picture, whole.as_stored, lines))
+                pages.append(TruePage(name_of(each, folder), whole, lines))
     return pages
 
 

@@ -250,11 +250,20 @@ class PagePicture:
             cut = iter([cropped(np.asarray(level_strip(page, band)), band) for band in chosen])
         return [next(cut) if there[place] else ImageError("lies outside of its page") for place in places]
 
+    def picture(self, side: int | None = None) -> Image.Image:
+        """The page as the bands count it; decoded smaller where its shorter side still has `side` pixels then.
+
+        Raises ImageError where it cannot be read.
+        """
+        image = open_page(self.path, None if side is None else (max(1, side),) * 2, self.number)
+        image = image if self.as_stored else ImageOps.exif_transpose(image)
+        image.info.pop("exif", None)  # it is turned already as it should be
+        return image
+
     def shown(self, size: int) -> Image.Image:
         """The page in colour, its longer side `size` pixels at most. Raises ImageError where it cannot be read."""
         share = min(1.0, size / max(self.size))
-        image = open_page(self.path, (max(1, int(min(self.size) * share)),) * 2, self.number)
-        image = (image if self.as_stored else ImageOps.exif_transpose(image)).convert("RGB")
+        image = self.picture(int(min(self.size) * share)).convert("RGB")
         image.thumbnail((size, size))
         return image
 
@@ -264,12 +273,10 @@ class PagePicture:
         Raises ImageError where the picture cannot be read, or is another one than it was.
         """
         factor = max(1, int((UP + DOWN) * usual_unit(self.bands) / LOWEST))
-        image = open_page(self.path, (max(1, min(self.size) // factor),) * 2, self.number)
-        image = image if self.as_stored else ImageOps.exif_transpose(image)
+        image = self.picture(min(self.size) // factor)
         drafted = round(self.size[0] / image.width)
         if image.size != tuple(-(-side // drafted) for side in self.size):
             raise ImageError(f"has {image.width} x {image.height} pixels, and had {self.size[0]} x {self.size[1]}")
-        image.info.pop("exif", None)  # it is turned already as it should be
         bands = [band.moved((0, 0), drafted) for band in self.bands]
         edge = usual_unit(bands)
         corners = np.concatenate([band.outline() for band in bands])
