@@ -86,7 +86,7 @@ class Config:
 
     # network
     FRAME_WIDTH: int = _setting(
-        8, "pixels to a frame, of which a character needs one at least: 8, or 4 for cramped writing", least=4, most=8
+        8, "pixels to a frame, of which a character needs one at least: 8, or 4 for narrow letters", least=4, most=8
     )
     CNN_CHANNELS: tuple[int, ...] = _setting(
         (32, 48, 96, 112, 192, 192), "output channels of the six convolutions", least=1, most=1024

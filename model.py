@@ -4,7 +4,7 @@ Label ids count from 0; the network's class 0 is the blank, so label i is class 
 `htr.decoding.ctc`, which decodes, needs to know that. Letters in shapes: N batch, T frames, C classes, H and W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from htr.decoding.ctc import BLANK, frames
-from htr.decoding.onnx import Sizes
+from htr.decoding.onnx import POOLS, Sizes
 
 
 class ConvBlock(nn.Module):
@@ -108,19 +108,19 @@ class CRNN(nn.Module):
     the CNN directly, so that training leaves the all-blank plateau within an epoch (Retsinas et al. 2022,
     arXiv:2404.11339).
 
-    sizes: of the network; classes include the blank. With frames of 4 pixels, blocks of 2 x 2 pixels become channels
-    before the first convolution (the inverse of sub-pixel convolution, Shi et al. 2016, arXiv:1609.05158).
+    sizes: of the network; classes include the blank. With frames of 4 pixels, each column of the CNN, which is 8 pixels
+    wide, is read as two frames one after the other: room for narrow letters, at next to no cost.
     """
 
     def __init__(self, sizes: Sizes, dropout: float):
         super().__init__()
-        classes, hidden = sizes.classes, sizes.hidden
-        channels = (sizes.block**2, *sizes.channels)
+        classes, hidden = sizes.split * sizes.classes, sizes.hidden
+        channels = (1, *sizes.channels)
         last = channels[-1]
         inputs = [last] + [2 * hidden] * (sizes.layers - 1)  # of each LSTM layer
-        self.frame, self.block = sizes.frame, sizes.block
+        self.frame, self.split = sizes.frame, sizes.split
         self.blocks = nn.ModuleList(
-            ConvBlock(*pair, pool) for pair, pool in zip(pairwise(channels), sizes.pools(), strict=True)
+            ConvBlock(*pair, pool) for pair, pool in zip(pairwise(channels), POOLS, strict=True)
         )
         self.columns = Columns(last, sizes.height // 16)
         self.shortcut = nn.Linear(last, classes)
@@ -158,7 +158,7 @@ class CRNN(nn.Module):
     def forward(
         self, images: Tensor, widths: Tensor, all_readings: bool = False
     ) -> tuple[Tensor | list[Tensor], Tensor]:
-        """images (N, 1, height, W) of ink with W a multiple of `frame`, widths (N,) in pixels, on the CPU.
+        """images (N, 1, height, W) of ink with W a multiple of 8, widths (N,) in pixels, on the CPU.
 
         Returns logits (T, N, C) and their lengths (N,) in frames, on the CPU; logits beyond a length are meaningless.
         With `all_readings`, a list of logits instead: the CNN's own, and those after each LSTM layer. In evaluation
@@ -166,44 +166,71 @@ class CRNN(nn.Module):
         """
         lengths = self.frames(widths)
         x = images.contiguous(memory_format=torch.channels_last)
-        if self.block > 1:
-            x = F.pixel_unshuffle(x, self.block).contiguous(memory_format=torch.channels_last)
-        inside = torch.arange(x.shape[3]) * self.block < (lengths * self.frame)[:, None]  # (N, W / block)
-        mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W / block)
+        inside = torch.arange(x.shape[3]) < (lengths * self.frame)[:, None]  # (N, W)
+        mask = inside[:, None, None].to(x.device)  # (N, 1, 1, W)
         for block in self.blocks:
             x, mask = block(x, mask)
-        x = self.columns(x, mask).permute(2, 0, 1)  # (T, N, C6)
-        reverse = reversed_frames(lengths, len(x)).to(x.device)
+        x = self.columns(x, mask).permute(2, 0, 1)  # (T / split, N, C6)
+        reverse = reversed_frames(lengths // self.split, len(x)).to(x.device)
         readings = [self.shortcut(x)]
         for feedback, layer, head in zip(self.feedback, self.lstm, self.heads, strict=True):
-            x = x + feedback(readings[-1].softmax(2)).to(x.dtype)
-            x = layer(self.dropout(x), reverse)  # (T, N, 2 * hidden)
-            readings.append(readings[0] + head(self.dropout(x)))  # (T, N, C)
-        return readings if all_readings else readings[-1], lengths
+            probabilities = readings[-1].unflatten(2, (self.split, -1)).softmax(3).flatten(2)
+            x = x + feedback(probabilities).to(x.dtype)
+            x = layer(self.dropout(x), reverse)  # (T / split, N, 2 * hidden)
+            readings.append(readings[0] + head(self.dropout(x)))  # (T / split, N, split * C)
+        frames = [self._frames_of(reading) for reading in (readings if all_readings else readings[-1:])]
+        return frames if all_readings else frames[0], lengths
+
+    def _frames_of(self, columns: Tensor) -> Tensor:
+        """The logits of frames from those of columns: (T / split, N, split * C) -> (T, N, C)."""
+        if self.split == 1:
+            return columns
+        return columns.unflatten(2, (self.split, -1)).transpose(1, 2).flatten(0, 1)
 
 
 @torch.no_grad()
-def grow_labels(weights: dict[str, Tensor], like: Sequence[int | None]) -> dict[str, Tensor]:
+def grow_labels(weights: dict[str, Tensor], like: Sequence[int | None], split: int = 1) -> dict[str, Tensor]:
     """The weights of a CRNN for more labels: those it has and, after them, `len(like)` new ones.
 
     A new label begins with the weights of the label that it is like; where that is None, with none but the lowest of
-    the constants. Raises ValueError where the weights are not those of one number of labels.
+    the constants. split: frames of a column. Raises ValueError where the weights are not those of one number of labels.
     """
-    classes = len(weights["shortcut.bias"])
     sources = torch.tensor([0 if label is None else label + 1 for label in like], dtype=torch.long)
     alike = torch.tensor([label is not None for label in like], dtype=torch.bool)
-    grown = dict(weights)
+
+    def grow(weight: Tensor, place: int) -> Tensor:  # the dimension of the classes
+        weight = weight.unflatten(place, (split, -1))
+        place += 1
+        new = weight.index_select(place, sources)
+        new = new * alike.view([-1 if n == place else 1 for n in range(weight.dim())])
+        if weight.dim() == 2:
+            new[:, ~alike] = weight.min()
+        return torch.cat([weight, new], place).flatten(place - 1, place)
+
+    return _of_classes(weights, grow)
+
+
+@torch.no_grad()
+def split_frames(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a CRNN with frames of 4 pixels that reads what one with frames of 8 pixels reads, both alike.
+
+    Raises ValueError where the weights are not those of one number of labels.
+    """
+    return _of_classes(
+        weights, lambda weight, place: torch.cat([weight, weight], place) / (2 if place else 1)
+    )  # the feedback adds up what both say
+
+
+def _of_classes(weights: dict[str, Tensor], change: Callable[[Tensor, int], Tensor]) -> dict[str, Tensor]:
+    """Changes the weights that have a row or a column for each class."""
+    classes, changed = len(weights["shortcut.bias"]), dict(weights)
     for name, weight in weights.items():
         if name.startswith(("shortcut.", "heads.", "feedback.")):
-            place = 1 if name.startswith("feedback.") else 0  # the dimension of the classes
+            place = 1 if name.startswith("feedback.") else 0
             if weight.shape[place] != classes:
                 raise ValueError(f"{name} is not of {classes} classes")
-            new = weight.index_select(place, sources)
-            new = new * alike.view([-1 if n == place else 1 for n in range(weight.dim())])
-            if weight.dim() == 1:
-                new[~alike] = weight.min()
-            grown[name] = torch.cat([weight, new], place)
-    return grown
+            changed[name] = change(weight, place)
+    return changed
 
 
 # --------------------------------------------------------------------------------------------------- CTC

@@ -41,7 +41,7 @@ from htr.system.progress import Progress
 from htr.system.scripts import HTRError, Interrupted, ends_asked_for, printable
 from htr.texts.direction import to_visual
 from htr.texts.labels import Alphabet
-from model import CRNN, ctc_loss, grow_labels, log_probabilities
+from model import CRNN, ctc_loss, grow_labels, log_probabilities, split_frames
 from utils import (
     autocast,
     beside,
@@ -55,6 +55,7 @@ from utils import (
     restore_settings,
     restore_weights,
     save_checkpoint,
+    sizes_of,
     weights_of,
 )
 
@@ -154,9 +155,11 @@ def pretrained_settings(
 ) -> tuple[Config, Alphabet]:
     """The settings for a new run that starts from a checkpoint's weights, whose network they describe; its alphabet.
 
-    Raises HTRError where one of these settings is `given` and another.
+    Frames may become narrower. Raises HTRError where one of these settings is `given` and another.
     """
     saved, alphabet = restore_settings(checkpoint, path)
+    if "FRAME_WIDTH" in given:
+        saved = dataclasses.replace(saved, FRAME_WIDTH=min(saved.FRAME_WIDTH, config.FRAME_WIDTH))
     for name in NETWORK:
         if name in given and getattr(config, name) != getattr(saved, name):
             flag = flag_named(name)
@@ -189,8 +192,12 @@ def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: 
     new = state.alphabet.characters[len(known) :]
     alike = [known.like(character) for character in new]
     weights = weights_of(checkpoint)
-    restore_weights(build_model(state.config, known), weights, path)  # which checks them
-    weights = grow_labels(weights, [None if like is None else known.characters.index(like) for like in alike])
+    config, _ = restore_settings(checkpoint, path)
+    restore_weights(build_model(config, known), weights, path)  # which checks them
+    if config.FRAME_WIDTH > state.config.FRAME_WIDTH:
+        weights = split_frames(weights)
+    begin = [None if like is None else known.characters.index(like) for like in alike]
+    weights = grow_labels(weights, begin, sizes_of(state.config, known).split)
     for model in (state.model, state.average):
         model.load_state_dict(weights)
     print(f"starting from the weights of {path}")

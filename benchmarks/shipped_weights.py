@@ -1,20 +1,20 @@
 """Make the shipped weights from the data: of names, of words, and of lines of running handwriting.
 
     python benchmarks/shipped_weights.py --data-dir DIR --names CSV --words DHSD OUT
-    python benchmarks/shipped_weights.py --pages PAGES --fonts FONTS --words DHSD OUT
+    python benchmarks/shipped_weights.py --pages PAGES --words DHSD OUT
 
 DIR is the Kaggle dataset, the names' CSV has the columns NAME and COUNT (gzip is fine), and DHSD is the Deutscher
 Handschriften-Datensatz (doi 10.5281/zenodo.18743313, CC BY 4.0): a table data.csv with the columns file_name, text and
 writer_id. Nothing is trained on the words of the four writers that own_hand.py reads as strangers. PAGES has a folder
-for each of the collections that weights/README.md names, FONTS handwriting fonts.
+for each of the collections that weights/README.md names.
 
 OUT/names gets the Kaggle layout: its training images are those of DIR, the drawn ones (htr/pictures/synthetic.py) and
 the words, in capitals; its validation images are those of DIR. Two cycles of training make OUT/htr_crnn_names.pth. From
 these weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables.
 
-OUT/lines gets the lines of the pages and drawn ones (drawn_lines.py). OUT/htr_crnn_lines.pth is trained on all of them
-and the words, and then on those that people wrote alone. Writers and documents that validate,
-and two collections of one hand each, are not trained on. Run again, the script goes on where it was stopped.
+OUT/lines gets the lines of the pages, and the words. From the weights of words that are shipped, or were just made,
+they make OUT/htr_crnn_lines.pth. Writers and documents that validate, and two collections of one hand each, are not
+trained on. Run again, the script goes on where it was stopped.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from own_hand import APART, PICTURES, WATCHED, lines_of, read_writers, write_set
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from config import Config  # noqa: E402
+from config import SHIPPED_WORDS, Config  # noqa: E402
 from dataset import (  # noqa: E402
     columns_named,
     find_images,
@@ -44,7 +44,7 @@ from dataset import (  # noqa: E402
     page_lines,
     rare_characters,
 )
-from htr.pictures.cutting import PageLine, keep_line  # noqa: E402
+from htr.pictures.cutting import PageLine  # noqa: E402
 from htr.pictures.images import ImageError, read_images  # noqa: E402
 from htr.pictures.synthetic import GLYPHS, draw_form  # noqa: E402
 from htr.system.progress import Progress, counted  # noqa: E402
@@ -60,10 +60,10 @@ DRAWN = 1500  # pictures of names
 EPOCHS = 12  # of each cycle
 FIRST = ("--batch-size", 32, "--learning-rate", 0.003, "--ema-decay", 0.997, "--augment-steps", 1000)
 SECOND = ("--batch-size", 16, "--learning-rate", 0.001, "--ema-decay", 0.998)
-DRAWN_LINES = 12_000
-LINE_EPOCHS, DRAWN_EPOCHS = 24, 8  # of all, in one cycle; of those with drawn lines
-LINES = ("--frame-width", 4, "--lstm-hidden", 192, "--dropout", 0.3, "--lr-cooldown", 0.67, "--ema-decay", 0.999,
-         "--rotation", 1.5, "--shrink", 0.7, "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3)  # fmt: skip
+LINE_EPOCHS = 6
+LINES = ("--frame-width", 4, "--batch-size", 16, "--learning-rate", 0.0015, "--lr-cooldown", 0.75,
+         "--ema-decay", 0.998, "--dropout", 0.15, "--rotation", 0.5, "--shear", 12, "--shrink", 0.75, "--stretch", 0.2,
+         "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3, "--augment-steps", 300)  # fmt: skip
 LEFT_OUT = re.compile(f"{MARKS.pattern}|[<>]")  # marks of the transcript, "<>" for a word that was crossed out
 OF_ANOTHER_LINE = {
     "copiste/jpg/wikitexte_0007/eSc_line_753212b1"
@@ -228,8 +228,8 @@ def write_table(path: Path, rows: Rows) -> None:
     pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(path, index=False)
 
 
-def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
-    """The datasets of lines: `first` with drawn ones among those that train, and `last` without.
+def make_lines(pages: Path, words: Path, out: Path) -> None:
+    """The datasets of lines: `lines` to train and validate, and `apart`.
 
     Their lines are those of pages, and the words. `apart` has the lines of the collections that are of one writer,
     which are not trained on, nor looked at while training.
@@ -243,40 +243,28 @@ def make_lines(pages: Path, words: Path, fonts: Path, out: Path) -> None:
             train += [(name, text) for name, text in rows if not rare & set(text)]
         else:
             (validation if " " in writer else apart).extend(rows)
-    texts = [text for _, text in train]
     for table, chosen in ((train, ()), (validation, WATCHED), (apart, APART)):
         rows = lines_of(read_writers(words), *chosen)
         table += [(f"{PICTURES}/{path.relative_to(words)}", text) for path, text in rows]
-    from drawn_lines import draw_lines  # which needs more packages
-
-    drawn = []
-    for number, (line, text) in enumerate(draw_lines(texts, fonts, DRAWN_LINES), 1):
-        drawn.append((f"drawn/{number:05}.png", text))
-        keep_line(line, out / drawn[-1][0], levelled=True)
     for folder, tables in {
-        "first": {"train.csv": train + drawn, "validation.csv": validation},
-        "last": {"train.csv": train, "validation.csv": validation},
+        "lines": {"train.csv": train, "validation.csv": validation},
         "apart": {"labels.csv": apart},
     }.items():
         (out / folder).mkdir(exist_ok=True)
-        for name, target in (("pages", out / "pages"), ("drawn", out / "drawn"), (PICTURES, words)):
+        for name, target in (("pages", out / "pages"), (PICTURES, words)):
             (out / folder / name).unlink(missing_ok=True)
             (out / folder / name).symlink_to(target.resolve())
         for name, rows in tables.items():
             write_table(out / folder / name, rows)
 
 
-def train_lines(args: argparse.Namespace, model: Path) -> None:
-    data = args.out / "lines"
-    if not (data / "apart" / "labels.csv").exists():  # which is written last
-        make_lines(args.pages, args.words, args.fonts, data)
-    everything = ("--follow-links", "--no-uppercase", "--num-samples", 0, "--validation-samples", 0)
-    cycle = ("--epochs", DRAWN_EPOCHS, "--lr-cycle", LINE_EPOCHS, "--lr-patience", LINE_EPOCHS)
-    train(DRAWN_EPOCHS, model, data / "first", *everything, *LINES, *cycle)
-    if load_checkpoint(last_path(model))["epoch"] == DRAWN_EPOCHS:
-        rest = LINE_EPOCHS - DRAWN_EPOCHS
-        run("continue_train.py", "--model-path", model, "--data-dir", data / "last", "--epochs", rest)
-    train(LINE_EPOCHS, model, data / "last")
+def train_lines(args: argparse.Namespace, words: Path, model: Path) -> None:
+    folder = args.out / "lines"
+    if not (folder / "apart" / "labels.csv").exists():  # which is written last
+        make_lines(args.pages, args.words, folder)
+    everything = ("--follow-links", "--num-samples", 0, "--validation-samples", 0)
+    cycle = ("--epochs", LINE_EPOCHS, "--lr-cycle", LINE_EPOCHS, "--lr-patience", LINE_EPOCHS)
+    train(LINE_EPOCHS, model, folder / "lines", "--pretrained", words, "--no-uppercase", *everything, *LINES, *cycle)
     halve(model)
     run("predict.py", "--model-path", model, "--export", model.with_suffix(".onnx"))
 
@@ -293,20 +281,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder of the dataset of names")
     parser.add_argument("--names", type=Path, help="CSV of names: NAME,COUNT")
     parser.add_argument("--pages", type=Path, help="folder of the collections of pages")
-    parser.add_argument("--fonts", type=Path, help="folder of handwriting fonts")
     parser.add_argument("--words", type=Path, required=True, help="folder of the Deutscher Handschriften-Datensatz")
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
-    if bool(args.data_dir) != bool(args.names) or bool(args.pages) != bool(args.fonts):
-        parser.error("give --data-dir and --names, or --pages and --fonts, or all of them")
+    if bool(args.data_dir) != bool(args.names) or not (args.data_dir or args.pages):
+        parser.error("give --data-dir and --names, or --pages, or all of them")
     args.words = args.words.resolve()
+    words = SHIPPED_WORDS
+    if args.data_dir:
+        names, words = args.out / "htr_crnn_names.pth", args.out / "htr_crnn_words.pth"
+        train_names(args, names)
+        train_words(args, names, words)
     if args.pages:
-        train_lines(args, args.out / "htr_crnn_lines.pth")
-    if not args.data_dir:
-        return
-    names = args.out / "htr_crnn_names.pth"
-    train_names(args, names)
-    train_words(args, names, args.out / "htr_crnn_words.pth")
+        train_lines(args, words, args.out / "htr_crnn_lines.pth")
 
 
 if __name__ == "__main__":

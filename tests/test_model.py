@@ -8,7 +8,7 @@ from dataset import collate, geometry
 from htr.decoding.ctc import greedy_decode
 from htr.decoding.onnx import Sizes
 from htr.pictures.images import load_image
-from model import CRNN, Columns, ctc_loss, grow_labels, log_probabilities
+from model import CRNN, Columns, ctc_loss, grow_labels, log_probabilities, split_frames
 
 
 def small_model(num_labels=5, seed=0, frame=8) -> CRNN:
@@ -145,7 +145,27 @@ def test_frames_of_a_width():
 def test_frames_of_four_pixels_are_twice_as_many():
     model = small_model(frame=4)
     logits, lengths = model(torch.rand(2, 1, 32, 64), torch.tensor([64, 9]))
-    assert logits.shape == (16, 2, 6) and lengths.tolist() == [16, 3]
+    assert logits.shape == (16, 2, 6) and lengths.tolist() == [16, 4]  # two of each column of 8 pixels
+
+
+@torch.no_grad()
+def test_split_frames_read_what_the_whole_ones_read():
+    torch.manual_seed(0)
+    channels, images, widths = (4, 4, 4, 4, 8, 8), torch.rand(2, 1, 32, 64), torch.tensor([64, 40])
+    model = CRNN(Sizes(32, 4, channels, 8, 2), 0.0).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    split, grown = (CRNN(Sizes(32, classes, channels, 8, 2, frame=4), 0.0).eval() for classes in (4, 6))
+    split.load_state_dict(split_frames(model.state_dict()))
+    logits, lengths = model(images, widths)
+    twice, more = split(images, widths)
+    assert torch.allclose(twice[::2], logits, atol=1e-6) and torch.equal(twice[::2], twice[1::2])
+    assert more.tolist() == [2 * length for length in lengths]
+    grown.load_state_dict(grow_labels(split.state_dict(), [1, None], split=2))
+    found = grown(images, widths, all_readings=True)[0][0]
+    expected = model(images, widths, all_readings=True)[0][0].repeat_interleave(2, 0)
+    assert torch.allclose(found[..., :4], expected, atol=1e-6)
+    assert torch.allclose(found[..., 4], expected[..., 2], atol=1e-6)
 
 
 def test_overfits_one_batch(data_dir):

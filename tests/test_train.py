@@ -499,6 +499,12 @@ def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trai
     assert "has --lstm-hidden 16, which cannot change: leave --lstm-hidden out" in done.stderr
     done = script(tmp_path, "train.py", *flags, "--lstm-hidden", 16)
     assert "dry run" in done.stdout
+    narrow = ("--data-dir", data_dir, "--num-samples", 40, "--epochs", 1, "--frame-width", 4)
+    narrow += ("--pretrained", trained / "htr_crnn_mini.pth", "--model-path", "narrow.pth")
+    script(tmp_path, "train.py", *narrow)
+    assert load_checkpoint(tmp_path / "narrow.pth")["config"]["FRAME_WIDTH"] == 4
+    done = script(tmp_path, "train.py", *flags[:2], "--pretrained", "narrow.pth", "--frame-width", 8, check=False)
+    assert "has --frame-width 4, which cannot change: leave --frame-width out" in done.stderr
     for case, weights in (("--uppercase", SHIPPED_WEIGHTS), ("--no-uppercase", SHIPPED_WORDS)):
         done = script(
             tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", "--pretrained", "--num-samples", 40, case

@@ -431,7 +431,7 @@ def test_an_onnx_file_knows_the_width_of_its_frames(tmp_path):
     for suffix in utils.SUFFIXES:
         network, _, restored, _ = utils.load_network(tmp_path / f"small{suffix}", "cpu")
         assert restored.FRAME_WIDTH == 4
-        assert network([np.full((32, 41), 255, np.uint8)])[1].tolist() == [11]
+        assert network([np.full((32, 41), 255, np.uint8)])[1].tolist() == [12]
 
 
 def test_an_onnx_file_that_reads_something_else_is_not_left(trained, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLANK = 0
+COLUMN = 8  # pixels that the network's convolutions make one column of
 SUBSTITUTES = 5  # classes tried in place of one that was read
 RESCALE = 64  # frames after which the sums are brought back to 1
 
@@ -28,8 +29,11 @@ class Reading:
 
 
 def frames(width, frame: int):
-    """The number of frames of an image `width` pixels wide (an int or a tensor), of `frame` pixels each, rounded up."""
-    return (width + frame - 1) // frame
+    """The number of frames of an image `width` pixels wide (an int or a tensor), of `frame` pixels each.
+
+    Those of whole columns, each of which gives 8 // frame frames.
+    """
+    return (width + COLUMN - 1) // COLUMN * (COLUMN // frame)
 
 
 def frames_needed(labels: Sequence) -> int:

@@ -1,6 +1,6 @@
 """The network as an ONNX file: its graph, and reading with it, without PyTorch.
 
-    images (N, 1, H, W) uint8, grey lines with white paper = 255, W a multiple of the frame's width
+    images (N, 1, H, W) uint8, grey lines with white paper = 255, W a multiple of 8
     log_probs (W / width of a frame, N, C) float32, log P(class) at every frame in nats; class 0 is the CTC blank
 
 Its metadata hold all else that reading needs. Lines of other widths are padded with white up to the next multiple, and
@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from htr.decoding.ctc import frames
+from htr.decoding.ctc import COLUMN, frames
 from htr.system import onnx_file
 from htr.system.onnx_file import FLOAT, INT64, UINT8, Graph, Runtime, cores, node, value
 
 GRAPH = 1  # to be raised whenever `graph_of` makes another file of the same weights
+
+
+POOLS = (2, 2), (2, 2), (1, 1), (2, 2), (2, 1), (1, 1)  # after each convolution, rows and columns
 
 
 class Sizes(NamedTuple):
@@ -34,27 +37,17 @@ class Sizes(NamedTuple):
     frame: int = 8
 
     @property
-    def block(self) -> int:
-        """Side of the square blocks of pixels that become channels before the first convolution.
-
-        With frames of 4 pixels these are blocks of 2 x 2, and rows are pooled early, so that twice as many frames cost
-        little more.
-        """
-        return 8 // self.frame
-
-    def pools(self) -> tuple[tuple[int, int], ...]:
-        """How much is pooled after each convolution, rows and columns."""
-        if self.frame == 4:
-            return (1, 1), (2, 2), (2, 1), (1, 1), (2, 1), (1, 1)
-        return (2, 2), (2, 2), (1, 1), (2, 2), (2, 1), (1, 1)
+    def split(self) -> int:
+        """Frames that are read from each column of the convolutions."""
+        return COLUMN // self.frame
 
 
 def weight_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     """The weights of a network in the order in which a file holds them, all float32. Gates of LSTMs are i, o, f, c."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for n, (before, after) in enumerate(itertools.pairwise((sizes.block**2, *sizes.channels))):
+    for n, (before, after) in enumerate(itertools.pairwise((1, *sizes.channels))):
         shapes |= {f"conv{n}.weight": (after, before, 3, 3), f"conv{n}.bias": (after,)}
-    last, classes, hidden = sizes.channels[-1], sizes.classes, sizes.hidden
+    last, classes, hidden = sizes.channels[-1], sizes.split * sizes.classes, sizes.hidden
     shapes |= {"columns.weight": (last, last, sizes.height // 16, 1), "columns.bias": (last,)}
     shapes |= {"shortcut.weight": (last, classes), "shortcut.bias": (classes,)}
     for n, inputs in enumerate([last] + [2 * hidden] * (sizes.layers - 1)):
@@ -75,9 +68,7 @@ def _nodes(sizes: Sizes) -> list[bytes]:
     nodes = [node("Cast", "images", "grey", to=FLOAT), node("Mul", "grey scale", "scaled"),
              node("Add", "scaled one", "ink")]  # fmt: skip
     x = "ink"
-    if sizes.block > 1:
-        nodes.append(node("SpaceToDepth", x, x := "blocks", blocksize=sizes.block))
-    for n, pool in enumerate(sizes.pools()):
+    for n, pool in enumerate(POOLS):
         nodes.append(node("Conv", f"{x} conv{n}.weight conv{n}.bias", f"conv{n}", pads=(1, 1, 1, 1)))
         nodes.append(node("Relu", f"conv{n}", x := f"block{n}"))
         if pool != (1, 1):
@@ -91,8 +82,15 @@ def _nodes(sizes: Sizes) -> list[bytes]:
     ]  # fmt: skip
     for n in range(sizes.layers):
         weights = f"lstm{n}.weight lstm{n}.recurrent lstm{n}.bias"
+        if sizes.split > 1:
+            nodes += [
+                node("Reshape", f"reading{n} split", f"split{n}"),  # (T, N, split, C)
+                node("Softmax", f"split{n}", f"each{n}", axis=3),
+                node("Reshape", f"each{n} joined", f"probs{n}"),
+            ]
+        else:
+            nodes.append(node("Softmax", f"reading{n}", f"probs{n}", axis=2))
         nodes += [
-            node("Softmax", f"reading{n}", f"probs{n}", axis=2),
             node("MatMul", f"probs{n} feedback{n}.weight", f"feedback{n}"),
             node("Add", f"{x} feedback{n}", f"input{n}"),
             node("LSTM", f"input{n} {weights}", f"lstm{n}", direction="bidirectional", hidden_size=sizes.hidden),
@@ -101,7 +99,14 @@ def _nodes(sizes: Sizes) -> list[bytes]:
             node("MatMul", f"{x} head{n}.weight", f"head{n}"), node("Add", f"head{n} head{n}.bias", f"added{n}"),
             node("Add", f"reading0 added{n}", f"reading{n + 1}"),
         ]  # fmt: skip
-    return [*nodes, node("LogSoftmax", f"reading{sizes.layers}", "log_probs", axis=2)]
+    last = f"reading{sizes.layers}"
+    if sizes.split > 1:
+        nodes += [
+            node("Transpose", last, "lines", perm=(1, 0, 2)),  # (N, T, split * C)
+            node("Reshape", "lines one_by_one", "framed"),  # (N, T * split, C)
+            node("Transpose", "framed", last := "reading", perm=(1, 0, 2)),
+        ]
+    return [*nodes, node("LogSoftmax", last, "log_probs", axis=2)]
 
 
 def graph_of(sizes: Sizes) -> Graph:
@@ -109,6 +114,9 @@ def graph_of(sizes: Sizes) -> Graph:
         "scale": (FLOAT, (), np.float32(-1 / 255)), "one": (FLOAT, (), np.float32(1)),
         "rows": (INT64, (1,), np.array([2])), "joined": (INT64, (3,), np.array([0, 0, -1])),
     }  # fmt: skip
+    if sizes.split > 1:
+        constants["split"] = (INT64, (4,), np.array([0, 0, sizes.split, sizes.classes]))
+        constants["one_by_one"] = (INT64, (3,), np.array([0, -1, sizes.classes]))
     images = value("images", UINT8, "N", 1, sizes.height, "W")
     log_probs = value("log_probs", FLOAT, "T", "N", sizes.classes)
     return Graph("crnn", _nodes(sizes), images, log_probs, constants, weight_shapes(sizes))
