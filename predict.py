@@ -63,8 +63,8 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, spelling, pages, find_lines, html, spreadsheet, resume, calibrate, device, batch_size, workers,
-    picture_column, text_column (see `reading.Job`).
+    lexicon, spelling, corpus, characters, pattern, pages, find_lines, html, spreadsheet, resume, calibrate, device,
+    batch_size, workers, picture_column, text_column (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
@@ -178,7 +178,12 @@ def main() -> int:
     parser.add_argument("--lexicon", metavar="CSV", help="known names, alone, with a COUNT, or as labels: weighed"
                         " against what the network sees")  # fmt: skip
     parser.add_argument("--spelling", action="store_true", help="weigh what the network sees against how the training"
-                        " labels are spelled; a lexicon does that, too")  # fmt: skip
+                        " labels are spelled, or go on as running text; a lexicon does that, too")  # fmt: skip
+    parser.add_argument("--corpus", metavar="PATH", help="a text file, or a folder of *.txt, in the language of the"
+                        " writing: weighed together with the training labels")  # fmt: skip
+    parser.add_argument("--characters", metavar="SET", help="what a text may consist of, as in 0-9/.")
+    parser.add_argument("--pattern", metavar="REGEX", help="what a text must look like, as in [0-9]{4}, or a CSV of"
+                        " FILENAME,PATTERN for each image")  # fmt: skip
     parser.add_argument("--pages", action="store_true", help="each image is a page, whose lines are in an ALTO or PAGE"
                         " file or are found: also write its text and PAGE XML, and its lines as images")  # fmt: skip
     parser.add_argument("--find-lines", action="store_true", help="find the lines of pages also where an ALTO or PAGE"
@@ -199,6 +204,11 @@ def main() -> int:
         parser.error(str(error))
     if args.find_lines and not args.pages:
         parser.error("--find-lines is for pages: add --pages")
+    if args.characters and args.pattern:
+        parser.error("--characters and --pattern both say what a text may consist of: give one of them")
+    by_picture = args.pattern and Path(args.pattern).is_file()
+    if args.lexicon and (args.corpus or args.characters or (args.pattern and not by_picture)):
+        parser.error("--lexicon is not weighed with --corpus, --characters or a --pattern for all: leave one out")
     if args.pages and args.demo:
         parser.error("--demo draws single names, not pages: leave --pages out")
     if args.calibrate and not (args.labels or args.demo):
@@ -254,6 +264,9 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         labels,
         args.lexicon,
         **{name: getattr(args, name) for name in flags},
+        corpus=args.corpus,
+        characters=args.characters or "",
+        pattern=args.pattern or "",
         device=config.DEVICE,
         batch_size=getattr(args, "BATCH_SIZE", None),
         workers=config.WORKERS,

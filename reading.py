@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import bidirectional
 
 import numpy as np
 
 from config import Config
 from dataset import geometry, label_rules
+from htr.decoding.beam import beam_search
 from htr.decoding.confidence import FLOOR, Calibration, Ngrams
 from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
+from htr.decoding.language import Language, read_corpus, text_files
 from htr.decoding.lexicon import Choice, Lexicon, Prior
+from htr.decoding.patterns import Pattern, of_characters
 from htr.pictures.documents import PDF
 from htr.pictures.finding import FEWEST, FoundLines, find_lines
 from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images, shape_of
@@ -30,7 +34,7 @@ from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, mark_folders,
 from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
-from htr.texts.labels import Alphabet, Columns
+from htr.texts.labels import Alphabet, Columns, LabelRules
 from htr.texts.pages import Pages, pages_beside, xml_files
 from utils import (
     Finder,
@@ -69,10 +73,10 @@ def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
 
 @dataclass
 class Evidence:
-    """What is known of one image: the greedy reading and, once a prior was asked, all candidates.
+    """What is known of one image: the greedy reading and, once a prior was asked or a beam searched, all candidates.
 
-    log_probs: (T, C) float32. candidates: the greedy text first. features: (len(candidates) + 1,
-    htr.decoding.lexicon.FEATURES).
+    log_probs: (T, C) float32. candidates: of a prior, the greedy text first. features: (len(candidates) + 1,
+    htr.decoding.lexicon.FEATURES), or what `Language.probabilities` takes where they were `searched`.
     """
 
     text: str
@@ -80,13 +84,15 @@ class Evidence:
     log_probs: np.ndarray
     candidates: list[str] = field(default_factory=list)
     features: np.ndarray | None = None
+    searched: bool = False
 
 
 @dataclass
 class Reader:
     """A trained network with all that its file says about images, characters and confidence.
 
-    prior and prior_calibration are set if it reads with a lexicon or by spelling.
+    prior or, of running text, language, and prior_calibration are set if it reads with a lexicon or by spelling.
+    pattern: what texts may consist of; patterns: the same, by the names of files that have one of their own.
     """
 
     network: Network
@@ -95,6 +101,9 @@ class Reader:
     calibration: Calibration | None = None
     prior: Prior | None = None
     prior_calibration: Calibration | None = None
+    language: Language | None = None
+    pattern: Pattern | None = None
+    patterns: dict[str, Pattern] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -103,11 +112,19 @@ class Reader:
         device: "str | torch.device | None" = "auto",
         lexicon: str | Path | None = None,
         spelling: bool = False,
+        corpus: str | Path | None = None,
     ) -> "Reader":
-        """Raises HTRError where the checkpoint or ONNX file cannot be used (see `load_network`), the lexicon cannot be
-        read, or the file was never fitted for one, or for spelling."""
+        """corpus: text whose language counts beside that of the labels, see `htr.decoding.language.read_corpus`.
+
+        Raises HTRError where the checkpoint or ONNX file cannot be used (see `load_network`), the lexicon or the corpus
+        cannot be read, or the file was never fitted for one, or for spelling.
+        """
         network, facts, config, alphabet = load_network(model_path, device)
         way = "lexicon" if lexicon is not None else "spelling" if spelling else ""  # a lexicon weighs spelling, too
+        if way == "spelling" and "language" in facts:
+            way = "language"
+        if corpus is not None and way != "language":
+            raise HTRError(f"{model_path} was trained on short texts, for which a corpus says nothing: leave it out")
         if way and way not in facts:
             raise HTRError(
                 f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
@@ -119,10 +136,18 @@ class Reader:
                 reader.calibration = Calibration.restore(facts["calibration"])
             if way:
                 fitted, trigrams = facts[way], reader.calibration.trigrams
+                reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
+            if way == "language":
+                alpha, beta = map(float, fitted["weights"])
+                ngrams = Ngrams.restore(fitted)
+                if corpus is not None:
+                    texts = read_corpus(corpus, label_rules(config))
+                    ngrams = ngrams.with_texts({alphabet.pictured(text): count for text, count in texts.items()})
+                reader.language = Language(ngrams, alphabet.characters, (alpha, beta))
+            elif way:
                 names = None if lexicon is None else Lexicon.load(lexicon, label_rules(config))
                 ngrams = trigrams if names else Ngrams(fitted["ngrams"])
                 reader.prior = Prior(ngrams, names, fitted["weights"])
-                reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise HTRError(f"{model_path} has a calibration that makes no sense: {error}") from error
         return reader
@@ -145,13 +170,9 @@ class Reader:
                 similar = similar_labels(each.log_probs, SIMILAR if lexicon else MORE_SIMILAR)
                 writable = [word for word in known[place] if self.alphabet.knows(word)]
                 candidates.append(list(dict.fromkeys([each.text, *map(self.alphabet.decode, similar), *writable])))
-            lengths = np.array([len(each.log_probs) for each in several])
-            log_probs = np.zeros((lengths.max(), len(several), several[0].log_probs.shape[1]), np.float32)
-            for n, each in enumerate(several):
-                log_probs[: lengths[n], n] = each.log_probs
             labels = [[self.alphabet.encode(text) for text in texts] for texts in candidates]
             found = []
-            for n, values in enumerate(candidate_log_probs(log_probs, lengths, labels)):
+            for n, values in enumerate(candidate_log_probs(*_stacked(several), labels)):
                 possible = [place for place, value in enumerate(values) if value > -np.inf]
                 texts = [candidates[n][place] for place in possible]
                 features = prior.features(texts, [values[place] for place in possible])
@@ -162,18 +183,56 @@ class Reader:
         with self.network.threads() as pool:
             return [each for part in pool.map(weighed, parts) for each in part]
 
+    def search(self, evidence: Sequence[Evidence], patterns: Sequence[Pattern | None]) -> list[Evidence]:
+        """What was read of images, with the texts that a beam finds by the language, or within each image's pattern."""
+        order = sorted(range(len(evidence)), key=lambda n: len(evidence[n].log_probs))
+        groups = {pattern: [n for n in order if patterns[n] is pattern] for pattern in set(patterns)}
+        parts = [
+            (pattern, group[start : start + WEIGHED])
+            for pattern, group in groups.items()
+            for start in range(0, len(group), WEIGHED)
+        ]
+
+        def searched(part: tuple[Pattern | None, list[int]]) -> list[Evidence]:
+            pattern, several = part[0], [evidence[n] for n in part[1]]
+            found = beam_search([each.log_probs for each in several], self.language, pattern)
+            labels = [[text.labels for text in texts] for texts in found]
+            likelihoods = candidate_log_probs(*_stacked(several), labels)
+            results = []
+            for each, texts, values in zip(several, labels, likelihoods, strict=True):
+                features = np.zeros((len(texts), 3))
+                features[:, 0] = values
+                if pattern and texts:
+                    features[:, 0] -= pattern.ahead(each.log_probs)[0][0, pattern.start]
+                if self.language:
+                    features[:, 1] = self.language.text_log_probs(texts)
+                    features[:, 2] = list(map(len, texts))
+                candidates = list(map(self.alphabet.decode, texts))
+                results.append(dataclasses.replace(each, candidates=candidates, features=features, searched=True))
+            return results
+
+        with self.network.threads() as pool:
+            found = list(pool.map(searched, parts))
+        of_place = dict(zip([n for _, part in parts for n in part], itertools.chain(*found), strict=True))
+        return [of_place[n] for n in range(len(evidence))]
+
     def as_read(self, truth: str) -> str:
         """A text as it comes from a right reading: of several that look the same, one."""
         return self.alphabet.decode(self.alphabet.encode(truth)) if self.alphabet.knows(truth) else truth
 
     def choose(self, evidence: Evidence) -> Choice:
         """The text to take, and its calibrated probability."""
-        if self.prior is None:
+        if evidence.searched and self.language is None:
+            return Choice.among(evidence.candidates, np.minimum(np.exp(evidence.features[:, 0]), 1).tolist())
+        if evidence.searched:
+            choice = Choice.among(evidence.candidates, self.language.probabilities(evidence.features).tolist())
+        elif self.prior is None:
             probability = evidence.reading.confidence
             if self.calibration:
                 probability = self.calibration(evidence.text, probability)
             return Choice(evidence.text, probability, "", 0.0)
-        choice = self.prior.choose(evidence.candidates, evidence.features)
+        else:
+            choice = self.prior.choose(evidence.candidates, evidence.features)
         probability = self.prior_calibration(choice.text, choice.probability)
         others = (1 - probability) / max(1 - choice.probability, FLOOR)  # the others share what is left
         return Choice(choice.text, probability, choice.runner_up, min(choice.runner_up_probability * others, 1.0))
@@ -199,7 +258,8 @@ class Reader:
     def window_rows(self, names: Sequence[str], images: Sequence[Decoded | ImageError], batch_size: int) -> list[Row]:
         """A row of `columns`, and the number of its PAGES, for each image, read in batches of similar width."""
         rows = []
-        found = self.read_all(pixels_of(images), batch_size)
+        patterns = [self.patterns.get(name, self.pattern) for name in names]
+        found = self.read_all(pixels_of(images), batch_size, patterns)
         for name, image, evidence in zip(names, images, found, strict=True):
             if evidence is None:
                 values = (name, "", "", str(image), "", "", "", "")
@@ -215,10 +275,13 @@ class Reader:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return COLUMNS + CHOICE_COLUMNS if self.prior else COLUMNS
+        several = self.prior or self.language or self.pattern or self.patterns
+        return COLUMNS + CHOICE_COLUMNS if several else COLUMNS
 
-    def read_all(self, images: Sequence[MaybeImage], batch_size: int) -> list[Evidence | None]:
-        """Read images in the network's batches; None for those that could not be read."""
+    def read_all(
+        self, images: Sequence[MaybeImage], batch_size: int, patterns: Sequence[Pattern | None] = ()
+    ) -> list[Evidence | None]:
+        """Read images, each within its pattern, in the network's batches; None for those that could not be read."""
         places = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
         readable = [images[place] for place in places]
         batches = self.network.batches([image.shape[1] for image in readable], batch_size)
@@ -226,10 +289,24 @@ class Reader:
             readings = list(pool.map(lambda batch: self.read([readable[i] for i in batch]), batches))
         found = dict(zip(itertools.chain(*batches), itertools.chain(*readings), strict=True))
         evidence = [found[i] for i in range(len(readable))]
+        of_image = [patterns[place] for place in places] if patterns else [None] * len(places)
         if self.prior and evidence:
             evidence = self.weigh(evidence, self.prior)
+        restricted = [n for n, pattern in enumerate(of_image) if pattern or self.language]
+        searched = self.search([evidence[n] for n in restricted], [of_image[n] for n in restricted])
+        for n, each in zip(restricted, searched, strict=True):
+            evidence[n] = each
         of_place = dict(zip(places, evidence, strict=True))
         return [of_place.get(place) for place in range(len(images))]
+
+
+def _stacked(evidence: Sequence[Evidence]) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of images as one (T, N, C), and their lengths."""
+    lengths = np.array([len(each.log_probs) for each in evidence])
+    log_probs = np.zeros((lengths.max(), len(evidence), evidence[0].log_probs.shape[1]), np.float32)
+    for n, each in enumerate(evidence):
+        log_probs[: lengths[n], n] = each.log_probs
+    return log_probs, lengths
 
 
 # ----------------------------------------------------------------------------------------------- reading
@@ -241,8 +318,10 @@ class Job:
 
     paths: images, folders, or pictures in memory (see `htr.pictures.images.Held`). output_dir: None writes nothing.
     labels: a table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the
-    training labels are spelled. pages: whether each picture is a page, whose lines are read. find_lines: whether lines
-    are found also where a file describes them. html, spreadsheet: write
+    training labels are spelled, or go on as running text. corpus: a file or folder of text, whose language is weighed
+    with that of the labels. characters, pattern: what texts may consist of, see `set_patterns`. pages: whether each
+    picture is a page, whose lines are read. find_lines: whether lines are found also where a file describes them. html,
+    spreadsheet: write
     report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether `fitting.calibrate_on`
     is asked for; reading itself does not look at it. device: a name or a torch.device. batch_size: None leaves it to
     the network. workers: threads that decode images. picture_column, text_column: of tables of labels, where several
@@ -255,6 +334,9 @@ class Job:
     labels: str | Path | None = None
     lexicon: str | Path | None = None
     spelling: bool = False
+    corpus: str | Path | None = None
+    characters: str = ""
+    pattern: str | Path = ""
     pages: bool = False
     find_lines: bool = False
     html: bool = False
@@ -270,6 +352,10 @@ class Job:
     def __post_init__(self):
         if self.find_lines and not self.pages:
             raise WrongUse("find_lines is for pages")
+        if self.characters and self.pattern:
+            raise WrongUse("a pattern says what characters there may be: give one of the two")
+        if self.lexicon and (self.corpus or self.characters or (self.pattern and not Path(self.pattern).is_file())):
+            raise WrongUse("texts of a lexicon are not weighed with a corpus, characters or a pattern: leave one out")
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
             raise WrongUse("html, spreadsheet and resume need a folder to write to")
         for name, least in (("batch_size", 1), ("workers", 0)):
@@ -386,8 +472,9 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
-    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling)
+    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling or bool(job.corpus), job.corpus)
     found, pages = found_of(job, reader)
+    set_patterns(reader, job, found)
     if reader.prior and reader.prior.lexicon:
         print(reader.prior.lexicon.summary(reader.alphabet.knows))
     truth = truth_of(job, found, pages, reader.config) if job.labels else None
@@ -492,13 +579,31 @@ def truth_of(job: Job, found: Found, pages: list[ReadPage] | None, config: Confi
     return Truth(job.labels, label_rules(config), found.files, found.folders, columns)
 
 
+def set_patterns(reader: Reader, job: Job, found: Found) -> None:
+    """Restrict what a job's texts may consist of: to `characters`, as in 0-9/., or to a regular expression, or by a
+    table to one for each picture, in its column PATTERN."""
+    characters = reader.alphabet.characters
+    if job.characters:
+        reader.pattern = Pattern(of_characters(job.characters), characters)
+    if not job.pattern:
+        return
+    if any(bidirectional(character) in ("R", "AL") for character in characters):
+        raise HTRError(f"{job.model_path} reads from right to left, where a pattern has no order: use --characters")
+    if not Path(job.pattern).is_file():
+        reader.pattern = Pattern(str(job.pattern), characters)
+        return
+    table = Truth(job.pattern, LabelRules(uppercase=False), found.files, found.folders, Columns(text="PATTERN"))
+    made = {expression: Pattern(expression, characters) for expression in set(table.labels.values())}
+    reader.patterns = {name: made[expression] for name, expression in table.labels.items()}
+
+
 def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     """The rows of a job, compared with its labels, while they are written to its tables and its journal."""
     job, files = outcome.job, outcome.found.files
     rank = parallel.rank()
     journal = None
     if job.output_dir:
-        journal = Journal(job.output_dir, Journal.key_of(job.model_path, job.lexicon, spelling=job.spelling))
+        journal = Journal(job.output_dir, key_of(job))
     before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
     todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
     outcome.new = len(todo)
@@ -515,6 +620,19 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
         compared = outcome.truth.compare(rows) if outcome.truth else rows
         placed = with_pages(compared, outcome)
         yield from write_predictions(placed, job.output_dir, outcome.columns, job.spreadsheet)
+
+
+def key_of(job: Job) -> str:
+    """What the rows of a job depend on besides their pictures."""
+    files, settings = [job.model_path, job.lexicon], ["spelling"] * job.spelling
+    if job.corpus:
+        path = Path(job.corpus)
+        files += text_files(path)
+    if job.characters or job.pattern:
+        by_table = not job.characters and Path(job.pattern).is_file()
+        files += [job.pattern] if by_table else []
+        settings += [] if by_table else [f"characters {job.characters} pattern {job.pattern}"]
+    return Journal.key_of(*files, settings="".join(settings))
 
 
 def with_pages(rows: Iterator[Row], outcome: Outcome) -> Iterator[Row]:

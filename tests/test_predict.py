@@ -384,7 +384,7 @@ def test_a_run_that_was_stopped_is_not_forgotten_silently(folder, script):
     (folder / "output" / "predictions.partial.jsonl").write_text('{"key": "other", "started": 1.0}\n')
     done = script(folder, "predict.py", "--resume", check=False)
     assert done.returncode == 1
-    assert "another checkpoint, lexicon or setting of --spelling" in done.stderr
+    assert "another checkpoint, lexicon, corpus or setting of --spelling" in done.stderr
     assert "--resume would have continued it" in script(folder, "predict.py").stdout
 
 
@@ -486,6 +486,85 @@ def test_a_checkpoint_is_calibrated_on_labelled_images(folder, script, data_dir)
     after = load_checkpoint(folder / "htr_crnn_mini.pth")
     assert after.keys() == before.keys() | {"calibration", "lexicon", "spelling"}
     assert all(torch.equal(after["model"][name], weight) for name, weight in before["model"].items())
+
+
+def test_running_text_is_read_by_its_language(folder, script, data_dir):
+    """A checkpoint that was fitted with lines instead of names; a corpus moves it further."""
+    images, labels = data_dir / "validation_v2" / "validation", data_dir / "CSV" / "written_name_validation.csv"
+    names = [row for row in table(data_dir / "CSV" / "written_name_train.csv")["IDENTITY"] if row]
+    lines = [" ".join(names[n : n + 4]) for n in range(0, len(names), 4)]
+    pd.DataFrame({"NAME": lines}).to_csv(folder / "lines.csv", index=False)
+    flags = (images, "--labels", labels, "--device", "cpu")
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
+    for name in ("calibration", "lexicon", "spelling"):
+        del checkpoint[name]
+    save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
+    script(folder, "predict.py", *flags, "--calibrate", "--lexicon", "lines.csv", check=False)
+    checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
+    checkpoint["language"] |= {"weights": [1.0, 1.0], "calibration": [1.0, 0.0, 0.0]}
+    save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
+    script(folder, "predict.py", *flags, "--spelling")
+    by_labels = table(folder / "output" / "predictions.csv")
+    assert tuple(by_labels.columns) == COLUMNS + CHOICE_COLUMNS + LABEL_COLUMNS
+    (folder / "corpus.txt").write_text("ANNE ANNE ANNE\n" * 5000, encoding="utf-8")
+    script(folder, "predict.py", *flags, "--corpus", "corpus.txt")
+    by_corpus = table(folder / "output" / "predictions.csv")
+    assert by_labels["GREEDY"].tolist() == by_corpus["GREEDY"].tolist()
+    assert by_labels["CONFIDENCE"].tolist() != by_corpus["CONFIDENCE"].tolist()
+    for rows in (by_labels, by_corpus):
+        confidences = rows["CONFIDENCE"].astype(float) + rows["RUNNER_UP_CONFIDENCE"].astype(float)
+        assert confidences.between(0, 1.00001).all()
+    done = script(folder, "predict.py", *flags, "--corpus", "nowhere.txt", check=False)
+    assert done.returncode == 1 and "nowhere.txt cannot be read" in done.stderr
+    broken = load_checkpoint(folder / "htr_crnn_mini.pth")
+    save_checkpoint(broken | {"language": {"order": 6}}, folder / "htr_crnn_mini.pth")
+    assert "makes no sense" in script(folder, "predict.py", "--spelling", check=False).stderr
+
+
+def test_a_corpus_is_for_running_text(folder, script):
+    (folder / "corpus.txt").write_text("Il était une fois", encoding="utf-8")
+    done = script(folder, "predict.py", "--corpus", "corpus.txt", check=False)
+    assert done.returncode == 1 and "for which a corpus says nothing: leave it out" in done.stderr
+
+
+def test_texts_hold_no_other_characters(folder, script):
+    script(folder, "predict.py")
+    greedy = table(folder / "output" / "predictions.csv")
+    assert any(set(text) - set("A-M") for text in greedy["PREDICTION"])
+    script(folder, "predict.py", "--characters", "A-M")
+    rows = table(folder / "output" / "predictions.csv")
+    assert rows["GREEDY"].tolist() == greedy["PREDICTION"].tolist()
+    assert all(set(text) <= set("ABCDEFGHIJKLM") for text in rows["PREDICTION"])
+    assert rows["CONFIDENCE"].astype(float).between(0, 1).all()
+
+
+def test_each_picture_may_have_a_pattern_of_its_own(folder, script):
+    """All have the same, or a table names those that have one; the others are read as ever."""
+    script(folder, "predict.py", "--pattern", "[A-C]{2}|[D-F]{3}")
+    rows = table(folder / "output" / "predictions.csv")
+    assert all(re.fullmatch("[A-C]{2}|[D-F]{3}", text) for text in rows["PREDICTION"])
+    fields = "FILENAME,PATTERN\nTEST_00001.jpg,X{2}\nTEST_00002.jpg,[YZ]+\n"
+    (folder / "fields.csv").write_text(fields, encoding="utf-8")
+    script(folder, "predict.py", "--pattern", "fields.csv")
+    rows = table(folder / "output" / "predictions.csv")
+    assert rows["PREDICTION"][0] == "XX" and re.fullmatch("[YZ]+", rows["PREDICTION"][1])
+    assert rows["PREDICTION"][2:].tolist() == rows["GREEDY"][2:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (("--characters", "A", "--pattern", "A"), 2, "give one of them"),
+        (("--pattern", "[A"), 1, "'[A' is no pattern"),
+        (("--characters", "z-a"), 1, "is no pattern"),
+        (("--pattern", "é+"), 1, "no text of the characters that the network knows"),
+        (("--pattern", "A+", "--lexicon", "names.csv"), 2, "leave one out"),
+    ],
+)
+def test_patterns_that_cannot_be_followed(folder, script, flags, status, said):
+    done = script(folder, "predict.py", *flags, check=False)
+    assert (done.returncode, done.stderr.count("Traceback")) == (status, 0)
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("lexicon", [False, True])

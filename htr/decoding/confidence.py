@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported where something is fitted, so that reading starts without it
@@ -29,16 +30,21 @@ class Ngrams:
         self.order = len(next(iter(counts), EDGE))  # n
         if any(len(ngram) != self.order or not count >= 1 for ngram, count in counts.items()):
             raise ValueError("n-grams of several lengths, or counts below 1")
-        self.levels = [Counter() for _ in range(self.order)]  # of runs of one, two, ... characters
-        for ngram, count in counts.items():
-            for length, level in enumerate(self.levels, 1):
-                level[ngram[self.order - length :]] += count
-        self.followers, self.totals = Counter(), Counter()  # of what comes before the last character
-        for level in self.levels:
-            for run, count in level.items():
-                self.followers[run[:-1]] += 1
-                self.totals[run[:-1]] += count
         self.known: dict[str, float] = {}
+
+    @cached_property
+    def _tables(self) -> tuple[list[Counter], Counter, Counter]:
+        """How often each run of one, two, ... characters occurs; how many follow what comes before the last character,
+        and how often."""
+        levels, followers, totals = [Counter() for _ in range(self.order)], Counter(), Counter()
+        for ngram, count in self.counts.items():
+            for length, level in enumerate(levels, 1):
+                level[ngram[self.order - length :]] += count
+        for level in levels:
+            for run, count in level.items():
+                followers[run[:-1]] += 1
+                totals[run[:-1]] += count
+        return levels, followers, totals
 
     @classmethod
     def of(cls, texts: Mapping[str, int], order: int, least: int = 1) -> "Ngrams":
@@ -50,12 +56,32 @@ class Ngrams:
                 counts[ngram] += count
         return cls({ngram: count for ngram, count in sorted(counts.items()) if count >= least})
 
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint: all runs one after the other, and how often each occurs."""
+        return {"order": self.order, "runs": "".join(self.counts), "counts": list(self.counts.values())}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Ngrams":
+        order, runs, counts = (state[name] for name in ("order", "runs", "counts"))
+        if len(runs) != order * len(counts):
+            raise ValueError("n-grams and their counts do not fit")
+        return cls(dict(zip(map("".join, zip(*[iter(runs)] * order, strict=True)), counts, strict=True)))
+
+    def with_texts(self, texts: Mapping[str, int]) -> "Ngrams":
+        """With the runs of further texts, and how often each is to count."""
+        counts = Counter(self.counts)
+        for text, count in texts.items():
+            for ngram in _runs(text, self.order):
+                counts[ngram] += count
+        return Ngrams(counts)
+
     def _log_prob(self, ngram: str) -> float:
         if ngram not in self.known:
-            probability = 1 / (self.followers[""] + 1)
-            for length, level in enumerate(self.levels, 1):
+            levels, all_followers, totals = self._tables
+            probability = 1 / (all_followers[""] + 1)
+            for length, level in enumerate(levels, 1):
                 run = ngram[self.order - length :]
-                total, followers = self.totals[run[:-1]], self.followers[run[:-1]]
+                total, followers = totals[run[:-1]], all_followers[run[:-1]]
                 if total:
                     probability = (level[run] + followers * probability) / (total + followers)
             self.known[ngram] = math.log(probability)

@@ -141,6 +141,13 @@ class Choice:
     runner_up: str
     runner_up_probability: float
 
+    @classmethod
+    def among(cls, candidates: Sequence[str], probabilities: Sequence[float]) -> "Choice":
+        """The likeliest of some texts; "" where there is none."""
+        order = sorted(range(len(candidates)), key=lambda place: -probabilities[place])
+        first, second = [*[(candidates[place], probabilities[place]) for place in order[:2]], ("", 0.0), ("", 0.0)][:2]
+        return cls(*first, *second)
+
 
 def spelling_of(labels: Mapping[str, int]) -> Ngrams:
     """How labels are spelled, of these and how often each occurs."""
@@ -179,15 +186,7 @@ class Prior:
         """The likeliest candidate, never "none of these"; `features` as from the method of that name."""
         scores = features @ np.array(self.weights, dtype=np.float64)  # (K + 1,)
         likelihoods = np.exp(scores - scores.max())
-        probabilities = (likelihoods / likelihoods.sum())[:-1].tolist()
-        order = sorted(range(len(candidates)), key=lambda place: -probabilities[place])
-        second = order[1] if len(order) > 1 else None
-        return Choice(
-            candidates[order[0]],
-            probabilities[order[0]],
-            "" if second is None else candidates[second],
-            0.0 if second is None else probabilities[second],
-        )
+        return Choice.among(candidates, (likelihoods / likelihoods.sum())[:-1].tolist())
 
 
 def fit_prior(features: Sequence[np.ndarray], truths: Sequence[int]) -> list[float]:

@@ -104,9 +104,9 @@ class Journal:
         self.end = 0  # bytes that are whole lines
 
     @staticmethod
-    def key_of(*files: str | Path | None, spelling: bool = False) -> str:
-        """A key that changes with the content of these files, and with whether spelling is weighed."""
-        digest = hashlib.blake2b(b"spelling" * spelling, digest_size=16)
+    def key_of(*files: str | Path | None, settings: str = "") -> str:
+        """A key that changes with the content of these files, and with what is set besides."""
+        digest = hashlib.blake2b(settings.encode("utf-8", "surrogateescape"), digest_size=16)
         for path in files:
             try:
                 digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
@@ -138,8 +138,8 @@ class Journal:
             raise HTRError(f"{self.path} was not written by this program: remove it") from error
         if key != self.key:
             raise HTRError(
-                f"{self.path} is from a run with another checkpoint, lexicon or setting of --spelling,"
-                " which --resume cannot continue: leave --resume out to read all images anew"
+                f"{self.path} is from a run with another checkpoint, lexicon, corpus or setting of --spelling,"
+                " --characters or --pattern, which --resume cannot continue: leave --resume out to read all images anew"
             )
         found = {}
         for path in paths:

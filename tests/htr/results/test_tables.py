@@ -151,7 +151,7 @@ def test_a_picture_that_changed_is_read_again(tmp_path, pictures):
 def test_other_runs_are_not_gone_on_from(tmp_path, pictures):
     assert Journal(tmp_path, "key").rows(pictures) == {}
     interrupted(Journal(tmp_path, "key"), pictures, [row("0.png")])
-    with pytest.raises(HTRError, match="another checkpoint, lexicon or setting of --spelling"):
+    with pytest.raises(HTRError, match="another checkpoint, lexicon, corpus or setting of --spelling"):
         Journal(tmp_path, "other").rows(pictures)
     Journal(tmp_path, "key").path.write_text(json.dumps([1, 2]) + "\n")
     with pytest.raises(HTRError, match="not written by this program"):
