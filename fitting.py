@@ -1,18 +1,14 @@
 """Fits a checkpoint's confidence on labelled images, and how it weighs names and spelling: `predict.py --calibrate`."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from rapidfuzz.distance import Levenshtein
-
 from dataset import geometry, label_rules
 from htr.decoding.confidence import Calibration, Ngrams
-from htr.decoding.language import ORDER, WEIGHTS, Language, is_running_text
-from htr.decoding.lexicon import TRIGRAMS, Choice, Lexicon, Prior, fit_prior, spelling_of
+from htr.decoding.language import Language
+from htr.decoding.lexicon import TRIGRAMS, Lexicon, Prior, fit_prior, spelling_of
 from htr.pictures.images import ImageError, read_images
 from htr.results.scores import FEWEST
 from htr.system import parallel
@@ -23,8 +19,6 @@ from utils import is_shipped, load_checkpoint, only_training, restore_settings, 
 if TYPE_CHECKING:
     import torch
 
-LANGUAGE_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-CHARACTER_WEIGHTS = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8, 3.2)
 Labelled = Sequence[tuple[Evidence, str]]  # what was read of images, and their true texts
 
 
@@ -52,28 +46,6 @@ def fit_choice(labelled: Labelled, trigrams: Ngrams, prior: Prior) -> tuple[Prio
     return prior, Calibration.fit(trigrams, texts, probabilities, right)
 
 
-def fit_language(labelled: Labelled, trigrams: Ngrams, language: Language) -> tuple[list[float], Calibration]:
-    """The weights with which the texts that a Reader found have the fewest edits, and its prior_calibration then.
-
-    labelled: images that the network was not trained on, searched with `language`, whose weights change.
-    """
-    found = [(each, truth) for each, truth in labelled if each.candidates]
-    edits = [np.array([Levenshtein.distance(truth, text) for text in each.candidates]) for each, truth in found]
-    best = None
-    for weights in itertools.product(LANGUAGE_WEIGHTS, CHARACTER_WEIGHTS):
-        factors = np.array([1, *weights])
-        total = sum(
-            int(several[(each.features @ factors).argmax()]) for several, (each, _) in zip(edits, found, strict=True)
-        )
-        far = sum(abs(a - b) for a, b in zip(weights, WEIGHTS, strict=True))
-        best = min(best or (total, far, weights), (total, far, weights))
-    language.weights = best[2]
-    choices = [Choice.among(each.candidates, language.probabilities(each.features).tolist()) for each, _ in found]
-    right = [choice.text == truth for choice, (_, truth) in zip(choices, found, strict=True)]
-    texts, probabilities = [choice.text for choice in choices], [choice.probability for choice in choices]
-    return list(language.weights), Calibration.fit(trigrams, texts, probabilities, right)
-
-
 def fitted_on(
     model_path: str | Path,
     images: Sequence[MaybeImage],
@@ -84,8 +56,7 @@ def fitted_on(
 ) -> dict[str, Any]:
     """What a checkpoint should hold so that its confidence is calibrated on these labelled images.
 
-    With a lexicon, also how it is weighed against what the network sees, and how its names are spelled; where these are
-    lines of running text, how their language is. Raises HTRError
+    With a lexicon, also how it is weighed against what the network sees, and how its names are spelled. Raises HTRError
     where fewer than FEWEST images can be read: on fewer, a calibration does more harm than good.
     """
     reader = Reader.load(model_path, device)
@@ -99,28 +70,23 @@ def fitted_on(
 
     def weighed(prior: Prior) -> Labelled:
         evidence, texts = zip(*labelled, strict=True)
-        return list(zip(reader.weigh(evidence, prior), texts, strict=True))
+        reader.prior = prior
+        return list(zip(reader.weigh(evidence), texts, strict=True))
 
     trigrams = reader.calibration.trigrams if reader.calibration else Ngrams({})
     if lexicon is not None:
         trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
     fitted: dict[str, Any] = {"calibration": fit_confidence(labelled, trigrams).state()}
-    if lexicon is not None and is_running_text(lexicon.counts):
-        texts = {reader.alphabet.pictured(text): count for text, count in lexicon.counts.items()}
-        ngrams = Ngrams.of(texts, ORDER)
-        reader.language = Language(ngrams, reader.alphabet.characters, WEIGHTS)
-        evidence, texts = zip(*labelled, strict=True)
-        searched = list(zip(reader.search(evidence, [None] * len(evidence)), texts, strict=True))
-        weights, calibration = fit_language(searched, trigrams, reader.language)
-        fitted["language"] = ngrams.state() | {"weights": weights, "calibration": calibration.weights}
-    elif lexicon is not None:
-        prior = Prior(trigrams, lexicon)
+    if lexicon is not None:
+        prior = Prior(Language(trigrams, reader.alphabet.characters), lexicon)
         prior, calibration = fit_choice(weighed(prior), trigrams, prior)
         fitted["lexicon"] = {"weights": prior.weights, "calibration": calibration.weights}
-        prior = Prior(spelling_of(lexicon.counts))
+        counts = {reader.alphabet.pictured(text): count for text, count in lexicon.counts.items()}
+        ngrams = spelling_of(counts)
+        prior = Prior(Language(ngrams, reader.alphabet.characters))
         prior, calibration = fit_choice(weighed(prior), trigrams, prior)
         fitted["spelling"] = {
-            "ngrams": prior.ngrams.counts, "weights": prior.weights, "calibration": calibration.weights
+            "ngrams": ngrams.state(), "weights": prior.weights, "calibration": calibration.weights
         }  # fmt: skip
     return fitted
 

@@ -206,9 +206,8 @@ def main() -> int:
         parser.error("--find-lines is for pages: add --pages")
     if args.characters and args.pattern:
         parser.error("--characters and --pattern both say what a text may consist of: give one of them")
-    by_picture = args.pattern and Path(args.pattern).is_file()
-    if args.lexicon and (args.corpus or args.characters or (args.pattern and not by_picture)):
-        parser.error("--lexicon is not weighed with --corpus, --characters or a --pattern for all: leave one out")
+    if args.lexicon and args.corpus:
+        parser.error("the names of --lexicon say how texts are spelled, not a --corpus: leave one of them out")
     if args.pages and args.demo:
         parser.error("--demo draws single names, not pages: leave --pages out")
     if args.calibrate and not (args.labels or args.demo):

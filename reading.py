@@ -18,7 +18,7 @@ from config import Config
 from dataset import geometry, label_rules
 from htr.decoding.beam import beam_search
 from htr.decoding.confidence import FLOOR, Calibration, Ngrams
-from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode, similar_labels
+from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode
 from htr.decoding.language import Language, read_corpus, text_files
 from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.decoding.patterns import Pattern, of_characters
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
 WINDOW = 256  # images that are sorted by width together
-SIMILAR = 12  # unknown texts that the names of a lexicon are weighed against, for each image,
-MORE_SIMILAR = 40  # or, without a lexicon, that are weighed by their spelling
 WEIGHED = 64  # images whose candidates are scored at once
 SHOWN = 12  # readings in the summary
 TRIED = 3  # lines of a page by which its right way up is known
@@ -73,25 +71,25 @@ def pixels_of(images: Iterable[Decoded | ImageError]) -> list[MaybeImage]:
 
 @dataclass
 class Evidence:
-    """What is known of one image: the greedy reading and, once a prior was asked or a beam searched, all candidates.
+    """What is known of one image: the greedy reading and, once it was weighed, all candidates.
 
-    log_probs: (T, C) float32. candidates: of a prior, the greedy text first. features: (len(candidates) + 1,
-    htr.decoding.lexicon.FEATURES), or what `Language.probabilities` takes where they were `searched`.
+    log_probs: (T, C) float32. likelihoods: log P(candidate | image), within its pattern. features: of a prior,
+    (len(candidates) + 1, htr.decoding.lexicon.FEATURES).
     """
 
     text: str
     reading: Reading
     log_probs: np.ndarray
     candidates: list[str] = field(default_factory=list)
+    likelihoods: list[float] = field(default_factory=list)
     features: np.ndarray | None = None
-    searched: bool = False
 
 
 @dataclass
 class Reader:
     """A trained network with all that its file says about images, characters and confidence.
 
-    prior or, of running text, language, and prior_calibration are set if it reads with a lexicon or by spelling.
+    prior and prior_calibration are set if it reads with a lexicon or by spelling.
     pattern: what texts may consist of; patterns: the same, by the names of files that have one of their own.
     """
 
@@ -101,7 +99,6 @@ class Reader:
     calibration: Calibration | None = None
     prior: Prior | None = None
     prior_calibration: Calibration | None = None
-    language: Language | None = None
     pattern: Pattern | None = None
     patterns: dict[str, Pattern] = field(default_factory=dict)
 
@@ -121,10 +118,6 @@ class Reader:
         """
         network, facts, config, alphabet = load_network(model_path, device)
         way = "lexicon" if lexicon is not None else "spelling" if spelling else ""  # a lexicon weighs spelling, too
-        if way == "spelling" and "language" in facts:
-            way = "language"
-        if corpus is not None and way != "language":
-            raise HTRError(f"{model_path} was trained on short texts, for which a corpus says nothing: leave it out")
         if way and way not in facts:
             raise HTRError(
                 f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
@@ -136,18 +129,14 @@ class Reader:
                 reader.calibration = Calibration.restore(facts["calibration"])
             if way:
                 fitted, trigrams = facts[way], reader.calibration.trigrams
-                reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
-            if way == "language":
-                alpha, beta = map(float, fitted["weights"])
-                ngrams = Ngrams.restore(fitted)
+                rules = label_rules(config)
+                names = None if lexicon is None else Lexicon.load(lexicon, rules)
+                ngrams = trigrams if names else Ngrams.restore(fitted["ngrams"])
                 if corpus is not None:
-                    texts = read_corpus(corpus, label_rules(config))
+                    texts = read_corpus(corpus, rules)
                     ngrams = ngrams.with_texts({alphabet.pictured(text): count for text, count in texts.items()})
-                reader.language = Language(ngrams, alphabet.characters, (alpha, beta))
-            elif way:
-                names = None if lexicon is None else Lexicon.load(lexicon, label_rules(config))
-                ngrams = trigrams if names else Ngrams(fitted["ngrams"])
-                reader.prior = Prior(ngrams, names, fitted["weights"])
+                reader.prior = Prior(Language(ngrams, alphabet.characters), names, fitted["weights"])
+                reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise HTRError(f"{model_path} has a calibration that makes no sense: {error}") from error
         return reader
@@ -158,62 +147,48 @@ class Reader:
         readings = enumerate(greedy_decode(log_probs, lengths))
         return [Evidence(self.alphabet.decode(r.labels), r, log_probs[: lengths[n], n]) for n, r in readings]
 
-    def weigh(self, evidence: Sequence[Evidence], prior: Prior) -> list[Evidence]:
-        """What was read of images, with the candidates of a prior."""
-        lexicon = prior.lexicon
-        known = lexicon.near([each.text for each in evidence]) if lexicon else [[]] * len(evidence)
-
-        def weighed(places: range) -> list[Evidence]:
-            several = [evidence[place] for place in places]
-            candidates = []
-            for each, place in zip(several, places, strict=True):
-                similar = similar_labels(each.log_probs, SIMILAR if lexicon else MORE_SIMILAR)
-                writable = [word for word in known[place] if self.alphabet.knows(word)]
-                candidates.append(list(dict.fromkeys([each.text, *map(self.alphabet.decode, similar), *writable])))
-            labels = [[self.alphabet.encode(text) for text in texts] for texts in candidates]
-            found = []
-            for n, values in enumerate(candidate_log_probs(*_stacked(several), labels)):
-                possible = [place for place, value in enumerate(values) if value > -np.inf]
-                texts = [candidates[n][place] for place in possible]
-                features = prior.features(texts, [values[place] for place in possible])
-                found.append(dataclasses.replace(several[n], candidates=texts, features=features))
-            return found
-
-        parts = [range(len(evidence))[start : start + WEIGHED] for start in range(0, len(evidence), WEIGHED)]
-        with self.network.threads() as pool:
-            return [each for part in pool.map(weighed, parts) for each in part]
-
-    def search(self, evidence: Sequence[Evidence], patterns: Sequence[Pattern | None]) -> list[Evidence]:
-        """What was read of images, with the texts that a beam finds by the language, or within each image's pattern."""
+    def weigh(self, evidence: Sequence[Evidence], patterns: Sequence[Pattern | None] = ()) -> list[Evidence]:
+        """What was read of images, with the texts that may be meant: those that a beam search finds by the prior's
+        language and within each image's pattern, and the names of a lexicon that are close to what was read."""
+        patterns = patterns or [None] * len(evidence)
         order = sorted(range(len(evidence)), key=lambda n: len(evidence[n].log_probs))
-        groups = {pattern: [n for n in order if patterns[n] is pattern] for pattern in set(patterns)}
-        parts = [
-            (pattern, group[start : start + WEIGHED])
-            for pattern, group in groups.items()
-            for start in range(0, len(group), WEIGHED)
-        ]
+        parts = []
+        for pattern in set(patterns):
+            group = [n for n in order if patterns[n] is pattern]
+            parts += [group[start : start + WEIGHED] for start in range(0, len(group), WEIGHED)]
+        lexicon = self.prior.lexicon if self.prior else None
+        known = lexicon.near([each.text for each in evidence]) if lexicon else [[]] * len(evidence)
+        language = self.prior.language if self.prior else None
 
-        def searched(part: tuple[Pattern | None, list[int]]) -> list[Evidence]:
-            pattern, several = part[0], [evidence[n] for n in part[1]]
-            found = beam_search([each.log_probs for each in several], self.language, pattern)
-            labels = [[text.labels for text in texts] for texts in found]
-            likelihoods = candidate_log_probs(*_stacked(several), labels)
+        def weighed(part: list[int]) -> list[Evidence]:
+            several, pattern = [evidence[n] for n in part], patterns[part[0]]
+            found = beam_search([each.log_probs for each in several], language, pattern)
+            candidates = []
+            for n, each, texts in zip(part, several, found, strict=True):
+                others = [self.alphabet.encode(word) for word in known[n] if self.alphabet.knows(word)]
+                labels = [each.reading.labels, *(text.labels for text in texts), *others]
+                labels = [each for each in labels if pattern is None or pattern.allows(each)]
+                by_text = {self.alphabet.decode(each): each for each in reversed(labels)}
+                candidates.append(dict(reversed(by_text.items())))
+            likelihoods = candidate_log_probs(*_stacked(several), [list(each.values()) for each in candidates])
             results = []
-            for each, texts, values in zip(several, labels, likelihoods, strict=True):
-                features = np.zeros((len(texts), 3))
-                features[:, 0] = values
-                if pattern and texts:
-                    features[:, 0] -= pattern.ahead(each.log_probs)[0][0, pattern.start]
-                if self.language:
-                    features[:, 1] = self.language.text_log_probs(texts)
-                    features[:, 2] = list(map(len, texts))
-                candidates = list(map(self.alphabet.decode, texts))
-                results.append(dataclasses.replace(each, candidates=candidates, features=features, searched=True))
+            for each, texts, values in zip(several, candidates, likelihoods, strict=True):
+                total = pattern.ahead(each.log_probs)[0][0, pattern.start] if pattern and texts else 0.0
+                possible = {text: value - total for text, value in zip(texts, values, strict=True) if value > -np.inf}
+                features = None
+                if self.prior:
+                    spelling = language.text_log_probs([texts[text] for text in possible])
+                    features = self.prior.features([*possible], [*possible.values()], spelling, each.text)
+                results.append(
+                    dataclasses.replace(
+                        each, candidates=[*possible], likelihoods=[*possible.values()], features=features
+                    )
+                )
             return results
 
         with self.network.threads() as pool:
-            found = list(pool.map(searched, parts))
-        of_place = dict(zip([n for _, part in parts for n in part], itertools.chain(*found), strict=True))
+            found = itertools.chain(*pool.map(weighed, parts))
+        of_place = dict(zip(itertools.chain(*parts), found, strict=True))
         return [of_place[n] for n in range(len(evidence))]
 
     def as_read(self, truth: str) -> str:
@@ -222,17 +197,14 @@ class Reader:
 
     def choose(self, evidence: Evidence) -> Choice:
         """The text to take, and its calibrated probability."""
-        if evidence.searched and self.language is None:
-            return Choice.among(evidence.candidates, np.minimum(np.exp(evidence.features[:, 0]), 1).tolist())
-        if evidence.searched:
-            choice = Choice.among(evidence.candidates, self.language.probabilities(evidence.features).tolist())
-        elif self.prior is None:
+        if self.prior is None and evidence.likelihoods:
+            return Choice.among(evidence.candidates, np.minimum(np.exp(evidence.likelihoods), 1).tolist())
+        if self.prior is None:
             probability = evidence.reading.confidence
             if self.calibration:
                 probability = self.calibration(evidence.text, probability)
             return Choice(evidence.text, probability, "", 0.0)
-        else:
-            choice = self.prior.choose(evidence.candidates, evidence.features)
+        choice = self.prior.choose(evidence.candidates, evidence.features)
         probability = self.prior_calibration(choice.text, choice.probability)
         others = (1 - probability) / max(1 - choice.probability, FLOOR)  # the others share what is left
         return Choice(choice.text, probability, choice.runner_up, min(choice.runner_up_probability * others, 1.0))
@@ -275,7 +247,7 @@ class Reader:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        several = self.prior or self.language or self.pattern or self.patterns
+        several = self.prior or self.pattern or self.patterns
         return COLUMNS + CHOICE_COLUMNS if several else COLUMNS
 
     def read_all(
@@ -290,11 +262,9 @@ class Reader:
         found = dict(zip(itertools.chain(*batches), itertools.chain(*readings), strict=True))
         evidence = [found[i] for i in range(len(readable))]
         of_image = [patterns[place] for place in places] if patterns else [None] * len(places)
-        if self.prior and evidence:
-            evidence = self.weigh(evidence, self.prior)
-        restricted = [n for n, pattern in enumerate(of_image) if pattern or self.language]
-        searched = self.search([evidence[n] for n in restricted], [of_image[n] for n in restricted])
-        for n, each in zip(restricted, searched, strict=True):
+        weighed = [n for n, pattern in enumerate(of_image) if pattern or self.prior]
+        found = self.weigh([evidence[n] for n in weighed], [of_image[n] for n in weighed])
+        for n, each in zip(weighed, found, strict=True):
             evidence[n] = each
         of_place = dict(zip(places, evidence, strict=True))
         return [of_place.get(place) for place in range(len(images))]
@@ -354,8 +324,8 @@ class Job:
             raise WrongUse("find_lines is for pages")
         if self.characters and self.pattern:
             raise WrongUse("a pattern says what characters there may be: give one of the two")
-        if self.lexicon and (self.corpus or self.characters or (self.pattern and not Path(self.pattern).is_file())):
-            raise WrongUse("texts of a lexicon are not weighed with a corpus, characters or a pattern: leave one out")
+        if self.lexicon and self.corpus:
+            raise WrongUse("the names of a lexicon say how texts are spelled, not a corpus: leave one out")
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
             raise WrongUse("html, spreadsheet and resume need a folder to write to")
         for name, least in (("batch_size", 1), ("workers", 0)):

@@ -541,9 +541,7 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
     if config.FRAME_WIDTH == Config.FRAME_WIDTH:
         del settings["FRAME_WIDTH"]  # which earlier versions did not know
     facts |= {"ways": alphabet.ways, "config": settings}
-    facts |= {
-        name: checkpoint[name] for name in ("calibration", "lexicon", "spelling", "language") if name in checkpoint
-    }
+    facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}
     model.fuse()
     half = any(weight.dtype == torch.float16 for weight in weights_of(checkpoint).values())
     if half:

@@ -28,7 +28,7 @@ from htr.decoding.lexicon import Lexicon, Prior  # noqa: E402
 from htr.pictures.images import find_files, load_image  # noqa: E402
 
 ROUNDS = 3
-PARTS = ("greedy_decode", "similar_labels", "candidate_log_probs")  # of reading, by their names there
+PARTS = ("greedy_decode", "beam_search", "candidate_log_probs")  # of reading, by their names there
 
 
 def timed(function: Callable, spent: Counter, name: str) -> Callable:

@@ -69,8 +69,8 @@ def main() -> None:
     runs = args.runs_dir.resolve()
     work = runs / "line_peers"
     shutil.rmtree(work, ignore_errors=True)
-    train = copied(args.data_dir / "last" / "train.csv", args.lines, work / "train")
-    validation = copied(args.data_dir / "last" / "validation.csv", args.read, work / "validation")
+    train = copied(args.data_dir / "lines" / "train.csv", args.lines, work / "train")
+    validation = copied(args.data_dir / "lines" / "validation.csv", args.read, work / "validation")
     epochs, own = ours(work, validation, args.minutes)
     print(f"ours, {epochs:.1f} epochs: {own}", flush=True)
     write_peers_sets(train, validation, work)

@@ -56,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     reader = Reader.load(args.model_path)
     rules, scores = label_rules(reader.config), defaultdict(Score)
-    for table in ("last/validation.csv", "apart/labels.csv"):
+    for table in ("lines/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent
         rows = [(name, rules.clean(text)) for name, text in read_labels(args.data_dir / table).labels()]
         for (name, text), found in zip(rows, texts_of(reader, [folder / name for name, _ in rows]), strict=True):

@@ -86,15 +86,15 @@ def person(runs: Path, data_dir: Path, start: Path, sizes: list[int]) -> None:
 
 def second_pages(runs: Path, data_dir: Path, start: Path) -> None:
     """The first page of some writers, read on their second."""
-    pages = pages_of(data_dir / "last" / "validation.csv", "copiste")
+    pages = pages_of(data_dir / "lines" / "validation.csv", "copiste")
     print("| writer of Copiste | lines, and read | minutes | before | after |\n|---|---|---|---|---|")
     sums = [Score(), Score()]
     for first in pages:
         second = re.sub("_1$", "_2", first)
         if second not in pages or second == first:
             continue
-        model, minutes = train(runs / first.rpartition("/")[2], data_dir / "last", pages[first], start)
-        scores = [read(each, data_dir / "last", {second: pages[second]}) for each in (start, model)]
+        model, minutes = train(runs / first.rpartition("/")[2], data_dir / "lines", pages[first], start)
+        scores = [read(each, data_dir / "lines", {second: pages[second]}) for each in (start, model)]
         sums = [both(*pair) for pair in zip(sums, scores, strict=True)]
         count = f"{len(pages[first])}, {len(pages[second])}"
         print(f"| {PurePath(first).name} | {count} | {minutes:.1f} | {' | '.join(map(cell, scores))} |", flush=True)

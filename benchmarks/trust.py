@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from dataset import geometry, label_rules  # noqa: E402
 from fitting import fit_choice, fit_confidence  # noqa: E402
 from htr.decoding.confidence import Ngrams, auroc, coverage_curve, expected_calibration_error  # noqa: E402
+from htr.decoding.language import Language  # noqa: E402
 from htr.decoding.lexicon import TRIGRAMS, Lexicon, Prior, spelling_of  # noqa: E402
 from htr.pictures.images import find_files, read_images  # noqa: E402
 from htr.results.scores import Score, Truth  # noqa: E402
@@ -62,12 +63,14 @@ def main() -> None:
     found, lexicon = find_files([args.images]), Lexicon.load(args.lexicon, rules)
     labels = Truth(args.labels, rules, found.files, found.folders).labels
     files = [(name, path) for name, path in found.files if name in labels]
-    names, truths = [name for name, _ in files], [labels[name] for name, _ in files]
+    image_names, truths = [name for name, _ in files], [labels[name] for name, _ in files]
     trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
     images = [image.pixels for image in read_images([path for _, path in files], geometry(reader.config), 2)]
     evidence, labelled = reader.read_all(images, reader.network.in_batch), {}
-    for way, prior in (("spelling", Prior(spelling_of(lexicon.counts))), ("lexicon", Prior(trigrams, lexicon))):
-        labelled[way] = prior, list(zip(reader.weigh(evidence, prior), truths, strict=True))
+    spelling = spelling_of({reader.alphabet.pictured(text): count for text, count in lexicon.counts.items()})
+    for way, ngrams, names in (("spelling", spelling, None), ("lexicon", trigrams, lexicon)):
+        reader.prior = Prior(Language(ngrams, reader.alphabet.characters), names)
+        labelled[way] = reader.prior, list(zip(reader.weigh(evidence), truths, strict=True))
 
     rows: dict[str, list[dict[str, float]]] = {"greedy": [], "spelling": [], "lexicon": []}
     args.runs_dir.mkdir(parents=True, exist_ok=True)
@@ -91,7 +94,7 @@ def main() -> None:
                 with open(args.runs_dir / f"{way}.csv", "w", newline="", encoding="utf-8") as file:
                     writer = csv.writer(file)
                     writer.writerow(["FILENAME", "PREDICTION", "CONFIDENCE", "ERROR"])
-                    writer.writerows([name, *value, ""] for name, value in zip(names, values, strict=True))
+                    writer.writerows([image, *value, ""] for image, value in zip(image_names, values, strict=True))
     print(f"| {len(files):,} images | {' | '.join(rows)} |\n" + "|---" * (len(rows) + 1) + "|")
     for name in rows["greedy"][0]:
         means = [statistics.mean(row[name] for row in several) for several in rows.values()]

@@ -462,7 +462,7 @@ def test_spelling_is_weighed_without_a_list_of_names(folder, script, data_dir):
     checkpoint["spelling"]["weights"] = [0.0, 0.0, 0.0, 100.0, 0.0, 0.0, 0.0, 0.0]
     save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
     script(folder, "predict.py", "--spelling")
-    spelling = Ngrams(checkpoint["spelling"]["ngrams"])
+    spelling = Ngrams.restore(checkpoint["spelling"]["ngrams"])
     read = table(folder / "output" / "predictions.csv")["PREDICTION"].tolist()
     assert read != greedy
     assert all(spelling.log_prob(text) >= spelling.log_prob(other) for text, other in zip(read, greedy, strict=True))
@@ -499,9 +499,9 @@ def test_running_text_is_read_by_its_language(folder, script, data_dir):
     for name in ("calibration", "lexicon", "spelling"):
         del checkpoint[name]
     save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
-    script(folder, "predict.py", *flags, "--calibrate", "--lexicon", "lines.csv", check=False)
+    script(folder, "predict.py", *flags, "--calibrate", "--lexicon", "lines.csv")
     checkpoint = load_checkpoint(folder / "htr_crnn_mini.pth")
-    checkpoint["language"] |= {"weights": [1.0, 1.0], "calibration": [1.0, 0.0, 0.0]}
+    checkpoint["spelling"] |= {"weights": [1.0, 0.0, 0.0, 10.0, 10.0, 0.0, 0.0, -1e3], "calibration": [1.0, 0.0, 0.0]}
     save_checkpoint(checkpoint, folder / "htr_crnn_mini.pth")
     script(folder, "predict.py", *flags, "--spelling")
     by_labels = table(folder / "output" / "predictions.csv")
@@ -517,14 +517,8 @@ def test_running_text_is_read_by_its_language(folder, script, data_dir):
     done = script(folder, "predict.py", *flags, "--corpus", "nowhere.txt", check=False)
     assert done.returncode == 1 and "nowhere.txt cannot be read" in done.stderr
     broken = load_checkpoint(folder / "htr_crnn_mini.pth")
-    save_checkpoint(broken | {"language": {"order": 6}}, folder / "htr_crnn_mini.pth")
+    save_checkpoint(broken | {"spelling": {"ngrams": {"order": 6, "runs": "a"}}}, folder / "htr_crnn_mini.pth")
     assert "makes no sense" in script(folder, "predict.py", "--spelling", check=False).stderr
-
-
-def test_a_corpus_is_for_running_text(folder, script):
-    (folder / "corpus.txt").write_text("Il était une fois", encoding="utf-8")
-    done = script(folder, "predict.py", "--corpus", "corpus.txt", check=False)
-    assert done.returncode == 1 and "for which a corpus says nothing: leave it out" in done.stderr
 
 
 def test_texts_hold_no_other_characters(folder, script):
@@ -558,7 +552,7 @@ def test_each_picture_may_have_a_pattern_of_its_own(folder, script):
         (("--pattern", "[A"), 1, "'[A' is no pattern"),
         (("--characters", "z-a"), 1, "is no pattern"),
         (("--pattern", "é+"), 1, "no text of the characters that the network knows"),
-        (("--pattern", "A+", "--lexicon", "names.csv"), 2, "leave one out"),
+        (("--corpus", "text.txt", "--lexicon", "names.csv"), 2, "leave one of them out"),
     ],
 )
 def test_patterns_that_cannot_be_followed(folder, script, flags, status, said):

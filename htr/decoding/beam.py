@@ -10,6 +10,7 @@ from htr.decoding.language import Language
 from htr.decoding.patterns import Pattern
 
 WIDTH = 16  # texts that are followed
+OF_LANGUAGE, OF_LENGTH = 0.5, 1.6  # what log P(text) counts, and each of its characters
 TRIED = 8  # characters that are tried on each frame, the likeliest ones; where there is a pattern, all
 FACTOR = 6_364_136_223_846_793_005  # of the codes of texts, which wrap around (Knuth, MMIX)
 SURE = np.log(0.999)  # of a blank from which on a frame says nothing else
@@ -17,7 +18,7 @@ SURE = np.log(0.999)  # of a blank from which on a frame says nothing else
 
 class Found(NamedTuple):
     """A text that the beam holds at its end. labels: ids. score: log P(labels | image) as far as its paths were
-    followed, and what the language adds."""
+    followed, and what the language adds: OF_LANGUAGE * log P(labels) + OF_LENGTH * their number."""
 
     labels: list[int]
     score: float
@@ -123,9 +124,10 @@ class _Beams:
             further_hope = further + added[..., None]
         new += added[..., None]
         if self.language:
-            least = np.sort(hope, 1)[:, :1, None]  # as the language adds nothing but what a character has
-            asked = np.nonzero(further_hope + max(self.language.weights[1], 0) > least)
-            gains, following = self.language.scores(state[asked[:2]], tops[asked[0], asked[2]])
+            least = np.sort(hope, 1)[:, :1, None]  # as the language adds no more than what a character has
+            asked = np.nonzero(further_hope + OF_LENGTH > least)
+            language, following = self.language.step(state[asked[:2]], tops[asked[0], asked[2]])
+            gains = OF_LANGUAGE * language + OF_LENGTH
             states[asked], further_hope[asked] = following, further_hope[asked] + gains
             new[asked] += gains
 
@@ -160,7 +162,8 @@ class _Beams:
         parents, classes = np.concatenate(self.parents).tolist(), np.concatenate(self.classes).tolist()
         scores = np.logaddexp(self.blank, self.label) + self.added
         if self.language:
-            scores = scores + self.language.ends(self.state.ravel()).reshape(self.state.shape)
+            ends, _ = self.language.step(self.state.ravel(), np.full(self.state.size, BLANK))
+            scores = scores + OF_LANGUAGE * ends.reshape(self.state.shape)
         if self.pattern:
             scores[~self.pattern.accepting[self.place]] = -np.inf
         found = []

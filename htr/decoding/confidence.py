@@ -62,6 +62,9 @@ class Ngrams:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Ngrams":
+        """Raises ValueError where they do not fit together; earlier versions had each run and its count."""
+        if "runs" not in state:
+            return cls(state)
         order, runs, counts = (state[name] for name in ("order", "runs", "counts"))
         if len(runs) != order * len(counts):
             raise ValueError("n-grams and their counts do not fit")

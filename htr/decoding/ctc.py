@@ -14,7 +14,6 @@ import numpy as np
 
 BLANK = 0
 COLUMN = 8  # pixels that the network's convolutions make one column of
-SUBSTITUTES = 5  # classes tried in place of one that was read
 RESCALE = 64  # frames after which the sums are brought back to 1
 
 
@@ -112,36 +111,3 @@ def candidate_log_probs(
                 found[last] = np.log(sums) + totals[last]
     values = iter(found.tolist())
     return [list(itertools.islice(values, count)) for count in counts]
-
-
-def similar_labels(log_probs: np.ndarray, most: int) -> list[list[int]]:
-    """What else the frames of one image may say: the greedy reading with one label replaced, removed or inserted.
-
-    log_probs (T, C) of the image's own frames. Returns at most `most` sequences of ids, in the order of what their best
-    path costs.
-    """
-    classes = log_probs.argmax(1)
-    starts = [t for t, c in enumerate(classes) if c != BLANK and (t == 0 or classes[t - 1] != c)]
-    ends = [t + next((k for k, c in enumerate(classes[t:]) if c != classes[t]), len(classes) - t) for t in starts]
-    labels = [int(classes[t]) - 1 for t in starts]
-    costs: dict[tuple[int, ...], float] = {}
-
-    def put(sequence: list[int], cost: float) -> None:
-        key = tuple(sequence)
-        costs[key] = min(cost, costs.get(key, cost))
-
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        run = log_probs[start:end]
-        own, best = labels[i] + 1, run.max(0)
-        put(labels[:i] + labels[i + 1 :], float((run[:, own] - run[:, BLANK]).sum()))
-        for other in (-best).argsort()[:SUBSTITUTES].tolist():
-            if other not in (BLANK, own):
-                put([*labels[:i], other - 1, *labels[i + 1 :]], float(best[own] - best[other]))
-    for i, (start, end) in enumerate(zip([0, *ends], [*starts, len(log_probs)], strict=True)):
-        if start < end:
-            best = (log_probs[start:end] - log_probs[start:end, BLANK : BLANK + 1]).max(0)
-            for other in (-best).argsort()[:SUBSTITUTES].tolist():
-                if other != BLANK:
-                    put([*labels[:i], other - 1, *labels[i:]], -float(best[other]))
-    costs.pop(tuple(labels), None)
-    return [list(key) for key in sorted(costs, key=costs.__getitem__)[:most]]

@@ -5,7 +5,7 @@ of a text.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,7 @@ from htr.decoding.confidence import EDGE, Ngrams
 from htr.system.scripts import HTRError
 from htr.texts.labels import LabelRules
 
-ORDER = 6  # characters in the runs that show how running text goes on
-WEIGHTS = (0.5, 1.6)  # before they are fitted; see `Language`
-RUNNING = 16  # characters that labels have on average from which on they are running text
 CODES = 62  # bits of a run of characters
-
-
-def is_running_text(labels: Mapping[str, int]) -> bool:
-    """Whether labels, and how often each occurs, are lines of text, not names or words."""
-    return sum(len(label) * count for label, count in labels.items()) >= RUNNING * sum(labels.values())
 
 
 def text_files(path: str | Path) -> list[Path]:
@@ -54,12 +46,10 @@ class Language:
     """A character n-gram model as an automaton; its probabilities are those of `htr.decoding.confidence.Ngrams`.
 
     A state is the longest run of characters before, of at most n - 1, that the model knows. Runs with a character that
-    is not in `characters`, those of an alphabet in the order of its ids, are left out. weights: of the language, and
-    of each character that a text has; what a text's score is raised by.
+    is not in `characters`, those of an alphabet in the order of its ids, are left out.
     """
 
-    def __init__(self, ngrams: Ngrams, characters: str, weights: tuple[float, float]):
-        self.weights = weights
+    def __init__(self, ngrams: Ngrams, characters: str):
         self.classes = len(characters) + 1
         self.order = max(1, min(ngrams.order, int(CODES / np.log2(self.classes))))
         runs, counts = self._runs(ngrams, characters)
@@ -134,21 +124,6 @@ class Language:
             found[todo[unknown]] += self.log_probs[0]
             todo, at = todo[~unknown], self.shorter[at[~unknown]]
         return found, following
-
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """Of some texts one of which is right. features (K, 3): log P(text | image), log P(text), characters."""
-        scores = features @ np.array([1, *self.weights])
-        likelihoods = np.exp(scores - scores.max(initial=-np.inf))
-        return likelihoods / likelihoods.sum()
-
-    def scores(self, states: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the beam search adds for a further character, and the next state."""
-        found, following = self.step(states, classes)
-        return self.weights[0] * found + self.weights[1], following
-
-    def ends(self, states: np.ndarray) -> np.ndarray:
-        """What it adds for the end of a text."""
-        return self.weights[0] * self.step(states, np.zeros(len(states), np.int64))[0]
 
     def text_log_probs(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
         """log P(text), including its end, of texts as label ids."""

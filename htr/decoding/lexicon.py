@@ -19,6 +19,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 from htr.decoding.confidence import FLOOR, Ngrams, fit_weights
+from htr.decoding.language import Language
 from htr.system.names import has_suffix
 from htr.system.scripts import HTRError, printable
 from htr.texts.cells import Cells, plain_name, read_cells
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 NAME_COLUMNS = ("identity", "name", "names", "surname", "last_name", "first_name", "word", *TEXT_COLUMNS)
 NEAREST = 32  # known names that a reading is compared with
 TRIGRAMS = 3  # characters in the runs that show how the names of a lexicon are spelled
-SPELLING = 5  # characters in the runs that show how labels are spelled, without a lexicon
-RARE = 66_000  # such runs that occur less than once in so many labels are left out
+SPELLING = 6  # characters in the runs that show how labels are spelled and go on, without a lexicon
+MOST = 300_000  # such runs that are kept, the most frequent ones
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
 # Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its n-gram
 # log-probability, its length, and whether it is the greedy reading. Of "none of these": the log of the probability
@@ -151,17 +152,21 @@ class Choice:
 
 def spelling_of(labels: Mapping[str, int]) -> Ngrams:
     """How labels are spelled, of these and how often each occurs."""
-    return Ngrams.of(labels, SPELLING, math.ceil(sum(labels.values()) / RARE))
+    ngrams = Ngrams.of(labels, SPELLING)
+    if len(ngrams.counts) > MOST:
+        least = sorted(ngrams.counts.values(), reverse=True)[MOST]
+        ngrams = Ngrams({ngram: count for ngram, count in ngrams.counts.items() if count > least})
+    return ngrams
 
 
 @dataclass
 class Prior:
-    """Chooses among candidates. ngrams: of known names, or of labels where there is no lexicon, and no name is known.
+    """Chooses among candidates. language: of known names, or of labels where there is no lexicon, and no name is known.
 
     weights: one finite number per feature, see FEATURES; ValueError where there are others.
     """
 
-    ngrams: Ngrams
+    language: Language
     lexicon: Lexicon | None = None
     weights: Sequence[float] = NEUTRAL
 
@@ -169,15 +174,19 @@ class Prior:
         if len(self.weights) != FEATURES or not all(map(math.isfinite, self.weights)):
             raise ValueError(f"{FEATURES} finite weights are needed, not {self.weights!r:.80}")
 
-    def features(self, candidates: Sequence[str], log_probs: Sequence[float]) -> np.ndarray:
-        """(K + 1, FEATURES) float64: a row for each candidate, the greedy reading first, then "none of these"."""
+    def features(
+        self, candidates: Sequence[str], log_probs: Sequence[float], spelling: Sequence[float], greedy: str
+    ) -> np.ndarray:
+        """(K + 1, FEATURES) float64: a row for each candidate, then "none of these".
+
+        log_probs: log P(text | image). spelling: log P(text) by the language. greedy: what is read greedily.
+        """
         rows = []
-        for place, (text, log_prob) in enumerate(zip(candidates, log_probs, strict=True)):
+        for text, log_prob, by_ngrams in zip(candidates, log_probs, spelling, strict=True):
             if count := self.lexicon.counts.get(text, 0) if self.lexicon else 0:
                 rows.append((log_prob, 1, np.log(count / self.lexicon.total) / 10, 0, 0, 0, 0, 0))
             else:
-                spelling = self.ngrams.log_prob(text) / 10
-                rows.append((log_prob, 0, 0, spelling, (len(text) + 1) / 10, float(place == 0), 0, 0))
+                rows.append((log_prob, 0, 0, by_ngrams / 10, (len(text) + 1) / 10, float(text == greedy), 0, 0))
         rest = max(1 - float(np.exp(log_probs).sum()), FLOOR)
         rows.append((0, 0, 0, 0, 0, 0, np.log(rest), 1))
         return np.array(rows, dtype=np.float64)

@@ -4,14 +4,14 @@ import re
 import numpy as np
 import pytest
 
-from htr.decoding.beam import beam_search, without_pauses
+from htr.decoding.beam import OF_LANGUAGE, OF_LENGTH, beam_search, without_pauses
 from htr.decoding.confidence import Ngrams
 from htr.decoding.ctc import candidate_log_probs
 from htr.decoding.language import Language
 from htr.decoding.patterns import Pattern
 
 CHARACTERS = "abc"
-LANGUAGE = Language(Ngrams.of({"ab": 3, "aab": 2, "ba": 1, "cab": 2, "": 1}, 3), CHARACTERS, (0.7, 0.4))
+LANGUAGE = Language(Ngrams.of({"ab": 3, "aab": 2, "ba": 1, "cab": 2, "": 1}, 3), CHARACTERS)
 
 
 def frames_of(rng, length: int, classes: int = len(CHARACTERS) + 1) -> np.ndarray:
@@ -30,7 +30,7 @@ def expected_scores(frames, language, expression) -> dict[tuple[int, ...], float
     texts = [text for text in texts if re.fullmatch(expression, "".join(CHARACTERS[label] for label in text))]
     scores = np.array(candidate_log_probs(frames[:, None], np.array([len(frames)]), [texts])[0])
     if language:
-        scores = scores + 0.7 * language.text_log_probs(texts) + 0.4 * np.array(list(map(len, texts)))
+        scores = scores + OF_LANGUAGE * language.text_log_probs(texts) + OF_LENGTH * np.array(list(map(len, texts)))
     return {tuple(text): score for text, score in zip(texts, scores, strict=True) if score > -np.inf}
 
 
@@ -60,7 +60,7 @@ def test_a_narrow_beam_finds_the_best_one(expression):
 def test_lines_are_read_as_each_by_itself():
     rng = np.random.default_rng(2)
     lines = [frames_of(rng, length, 12) for length in (9, 3, 30, 1, 17)]
-    language = Language(Ngrams.of({"abc": 1}, 2), "abcdefghijk", (0.3, 0.5))
+    language = Language(Ngrams.of({"abc": 1}, 2), "abcdefghijk")
     for frames, found in zip(lines, beam_search(lines, language), strict=True):
         (alone,) = beam_search([frames], language)
         assert [text.labels for text in found] == [text.labels for text in alone]
@@ -85,7 +85,7 @@ def test_pauses_change_nothing():
     expected = expected_scores(np.concatenate([parts[0], pause, parts[6], pause]), LANGUAGE, ".*")
     exact = np.array(candidate_log_probs(frames[:, None], np.array([len(frames)]), [[found[0].labels]])[0])
     assert found[0].score == pytest.approx(max(expected.values()), abs=1e-3)
-    assert found[0].score - 0.4 * len(found[0].labels) - 0.7 * LANGUAGE.text_log_probs([found[0].labels])[
+    assert found[0].score - OF_LENGTH * len(found[0].labels) - OF_LANGUAGE * LANGUAGE.text_log_probs([found[0].labels])[
         0
     ] == pytest.approx(exact[0], abs=0.02)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from htr.decoding.ctc import candidate_log_probs, frames_needed, greedy_decode, similar_labels
+from htr.decoding.ctc import candidate_log_probs, frames_needed, greedy_decode
 
 
 def collapse(path):
@@ -142,24 +142,6 @@ def test_an_image_may_have_no_candidate():
     log_probs, lengths = random_log_probs(1, 4, 3, 3), np.array([4, 4, 4])
     assert candidate_log_probs(log_probs, lengths, [[], [[]], []])[::2] == [[], []]
     assert candidate_log_probs(log_probs, lengths, [[], [], []]) == [[], [], []]
-
-
-def test_similar_labels_by_hand():
-    # a, then b or less likely c, then a blank that may be c: classes blank, a, b, c
-    frames = [[0.02, 0.96, 0.01, 0.01], [0.01, 0.01, 0.58, 0.40], [0.78, 0.01, 0.01, 0.20]]
-    log_probs = np.log(frames)
-    found = similar_labels(log_probs, 100)
-    assert found[0] == [0, 2]  # b replaced by c costs least,
-    assert found[1] == [0, 1, 2]  # then c put in at the end
-    assert [1] in found  # a left out
-    assert [0, 1] not in found  # the greedy reading itself
-    assert len(set(map(tuple, found))) == len(found)
-    assert similar_labels(log_probs, 2) == found[:2]
-
-
-def test_similar_labels_of_blank_frames():
-    log_probs = np.log([[0.9, 0.06, 0.04]] * 3)
-    assert similar_labels(log_probs, 9) == [[0], [1]]
 
 
 def test_frames_needed_against_all_paths():

@@ -1,11 +1,14 @@
 import math
 import random
+from string import ascii_uppercase
 
 import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
+from htr.decoding import lexicon as lexicon_module
 from htr.decoding.confidence import EDGE, Ngrams
+from htr.decoding.language import Language
 from htr.decoding.lexicon import FEATURES, NEUTRAL, Lexicon, Prior, fit_prior, spelling_of
 from htr.system.scripts import HTRError
 from htr.texts.labels import LabelRules
@@ -79,12 +82,13 @@ def test_near_names_are_all_found_nearest_first():
 
 def make_prior(weights=NEUTRAL):
     names = {"ANNE": 90, "ANNA": 10}
-    return Prior(Ngrams.of(dict.fromkeys(names, 1), 3), Lexicon(names), weights)
+    return Prior(Language(Ngrams.of(dict.fromkeys(names, 1), 3), ascii_uppercase), Lexicon(names), weights)
 
 
 def choose(prior, candidates, probabilities):
     log_probs = [math.log(p) for p in probabilities]
-    return prior.choose(candidates, prior.features(candidates, log_probs))
+    spelling = prior.language.text_log_probs([[ord(c) - ord("A") for c in text] for text in candidates])
+    return prior.choose(candidates, prior.features(candidates, log_probs, spelling, candidates[0]))
 
 
 def test_without_fitting_the_network_decides():
@@ -102,21 +106,23 @@ def test_known_names_win_only_where_the_network_allows_it():
 
 
 def test_spelling_decides_between_texts_that_look_alike():
-    spelling = spelling_of({"ANNE": 90, "ANNA": 10, "JEANNE": 50, "XQ": 1})
+    ngrams = spelling_of({"ANNE": 90, "ANNA": 10, "JEANNE": 50, "XQ": 1})
+    spelling = Language(ngrams, ascii_uppercase)
     weights = (1.0, 5.0, 5.0, 5.0, 5.0, 0.0, 1.0, 0.0)  # those of known names have no effect: no name is known
     prior = Prior(spelling, weights=weights)
     assert choose(prior, ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNE"
     assert choose(prior, ["ANNF", "ANNE"], [0.99, 1e-9]).text == "ANNF"
     assert choose(Prior(spelling, weights=NEUTRAL), ["ANNF", "ANNE"], [0.6, 0.3]).text == "ANNF"
-    features = prior.features(["ANNE"], [-0.5])
-    assert features[0].tolist() == [-0.5, 0, 0, spelling.log_prob("ANNE") / 10, 0.5, 1, 0, 0]
+    features = prior.features(["ANNE", "ANNF"], [-0.5, -3.0], [-4.0, -9.0], greedy="ANNF")
+    assert features[:2].tolist() == [[-0.5, 0, 0, -0.4, 0.5, 0, 0, 0], [-3.0, 0, 0, -0.9, 0.5, 1, 0, 0]]
 
 
-def test_rare_runs_of_many_labels_are_left_out():
-    few = spelling_of({"ANNE": 65_999, "XQ": 1})
-    assert few.order == 5
-    assert few.counts[EDGE * 4 + "X"] == 1  # of 66,000 labels
-    assert set(spelling_of({"ANNE": 66_000, "XQ": 1}).counts) == set(spelling_of({"ANNE": 1}).counts)
+def test_the_most_frequent_runs_are_kept(monkeypatch):
+    labels = {"ANNE": 9, "LEA": 5, "XQ": 1}
+    whole = spelling_of(labels)
+    assert whole.order == 6 and whole.counts[EDGE * 5 + "X"] == 1
+    monkeypatch.setattr(lexicon_module, "MOST", len(whole.counts) - 1)
+    assert set(spelling_of(labels).counts) == set(spelling_of({"ANNE": 1, "LEA": 1}).counts)
 
 
 def test_a_lone_candidate_has_no_runner_up():
