@@ -32,7 +32,7 @@ NAME_COLUMNS = ("identity", "name", "names", "surname", "last_name", "first_name
 NEAREST = 32  # known names that a reading is compared with
 TRIGRAMS = 3  # characters in the runs that show how the names of a lexicon are spelled
 SPELLING = 6  # characters in the runs that show how labels are spelled and go on, without a lexicon
-MOST = 300_000  # such runs that are kept, the most frequent ones
+MOST = 400_000  # such runs that are kept, the most frequent ones
 FARTHEST = 3  # edits from the greedy reading to a known name, at most; 1 and 2 for readings of up to 3 and 5 letters
 # Of a candidate: log P(text | image); whether it is known; if it is, the log of its share; if not, its n-gram
 # log-probability, its length, and whether it is the greedy reading. Of "none of these": the log of the probability
@@ -153,10 +153,7 @@ class Choice:
 def spelling_of(labels: Mapping[str, int]) -> Ngrams:
     """How labels are spelled, of these and how often each occurs."""
     ngrams = Ngrams.of(labels, SPELLING)
-    if len(ngrams.counts) > MOST:
-        least = sorted(ngrams.counts.values(), reverse=True)[MOST]
-        ngrams = Ngrams({ngram: count for ngram, count in ngrams.counts.items() if count > least})
-    return ngrams
+    return Ngrams(dict(Counter(ngrams.counts).most_common(MOST)))
 
 
 @dataclass
