@@ -1,9 +1,10 @@
 """How weights of lines read each collection, by writers and documents on which they were not trained.
 
     python benchmarks/line_scores.py --data-dir OUT/lines
-    python benchmarks/line_scores.py --data-dir OUT/lines --model-path CHECKPOINT
+    python benchmarks/line_scores.py --data-dir OUT/lines --model-path CHECKPOINT --spelling
 
-OUT/lines is the folder of lines that shipped_weights.py makes. Greedy decoding, no dictionary. Most writers of Copiste
+OUT/lines is the folder of lines that shipped_weights.py makes. Greedy decoding, no dictionary, unless --spelling or
+--corpus asks for a language. ECE is that of CONFIDENCE; some of these lines fitted it. Most writers of Copiste
 copied the same consent before their text: a row leaves these lines out.
 """
 
@@ -20,8 +21,10 @@ sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_LINES  # noqa: E402
 from dataset import geometry, label_rules  # noqa: E402
+from htr.decoding.confidence import expected_calibration_error  # noqa: E402
+from htr.decoding.lexicon import Choice  # noqa: E402
 from htr.pictures.images import read_images  # noqa: E402
-from htr.results.scores import Score  # noqa: E402
+from htr.results.scores import Comparison  # noqa: E402
 from htr.texts.labels import read_labels  # noqa: E402
 from reading import Reader, pixels_of  # noqa: E402
 
@@ -43,28 +46,31 @@ def groups_of(name: str, text: str) -> list[str]:
     return [collection]
 
 
-def texts_of(reader: Reader, paths: Sequence[Path]) -> list[str]:
+def choices_of(reader: Reader, paths: Sequence[Path]) -> list[Choice]:
     """What is read of pictures."""
     images = pixels_of(read_images(paths, geometry(reader.config), 2))
-    return [evidence.text for evidence in reader.read_all(images, reader.network.in_batch)]
+    return [reader.choose(evidence) for evidence in reader.read_all(images, reader.network.in_batch)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder of lines of shipped_weights.py")
     parser.add_argument("--model-path", type=Path, default=SHIPPED_LINES, help="(default: the shipped weights)")
+    parser.add_argument("--spelling", action="store_true", help="read by the language of the training labels")
+    parser.add_argument("--corpus", type=Path, help="and by that of a text")
     args = parser.parse_args()
-    reader = Reader.load(args.model_path)
-    rules, scores = label_rules(reader.config), defaultdict(Score)
+    reader = Reader.load(args.model_path, spelling=args.spelling or bool(args.corpus), corpus=args.corpus)
+    rules, scores = label_rules(reader.config), defaultdict(Comparison)
     for table in ("lines/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent
         rows = [(name, rules.clean(text)) for name, text in read_labels(args.data_dir / table).labels()]
-        for (name, text), found in zip(rows, texts_of(reader, [folder / name for name, _ in rows]), strict=True):
-            for group in groups_of(name, text):
-                scores[group].add(text, found)
-    print("| collection | lines | CER | exact |\n|---|---|---|---|")
-    for group, score in sorted(scores.items()):
-        print(f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} |")
+        for (name, text), choice in zip(rows, choices_of(reader, [folder / name for name, _ in rows]), strict=True):
+            for group in [*groups_of(name, text), "all"]:
+                scores[group].add(name, choice.text, choice.probability, text)
+    print("| collection | lines | CER | exact | ECE |\n|---|---|---|---|---|")
+    for group, all_of in sorted(scores.items()):
+        score, ece = all_of.score, expected_calibration_error(all_of.confidences, all_of.right)
+        print(f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} | {ece:.3f} |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path, PurePath
 
-from line_scores import texts_of
+from line_scores import choices_of
 from own_hand import both
 from peers import seconds
 from shipped_weights import write_table
@@ -53,8 +53,9 @@ def write_labels(folder: Path, data_dir: Path, labels: Labels) -> None:
 def read(model: Path, data_dir: Path, pages: dict[str, Labels]) -> Score:
     """The score of a checkpoint on the lines of some pages."""
     total, rows = Score(), [row for labels in pages.values() for row in labels.items()]
-    for (_, text), found in zip(rows, texts_of(Reader.load(model), [data_dir / name for name, _ in rows]), strict=True):
-        total.add(text, found)
+    choices = choices_of(Reader.load(model), [data_dir / name for name, _ in rows])
+    for (_, text), choice in zip(rows, choices, strict=True):
+        total.add(text, choice.text)
     return total
 
 
