@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights" / "htr_crnn_names.pth"  # of names, in capitals
-SHIPPED_WORDS = SHIPPED_WEIGHTS.with_name("htr_crnn_words.pth")  # of words as they are written, to start from
-SHIPPED_LINES = SHIPPED_WORDS  # what pages are read with
+SHIPPED_WORDS = SHIPPED_WEIGHTS.with_name("htr_crnn_words.pth")  # of single words as they are written
+SHIPPED_LINES = SHIPPED_WEIGHTS.with_name("htr_crnn_lines.pth")  # of running handwriting, also to start from
 SHIPPED_FINDER = SHIPPED_WEIGHTS.with_name("htr_line_finder.pth")  # what finds the lines of pages
 MORE_EPOCHS = 50  # of continue_train.py, unless --epochs is given
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from config import DEMO, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config, add_flags, typed_settings
+from config import DEMO, SHIPPED_LINES, SHIPPED_WEIGHTS, Config, add_flags, typed_settings
 from htr.system.scripts import run
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="draw a small dataset and train on it, all in demo/")
     parser.add_argument("--dry-run", action="store_true", help="check data and model, run one batch, write nothing")
     parser.add_argument("--pretrained", nargs="?", const=True, metavar="CHECKPOINT", help="start from the weights"
-                        " of a checkpoint, by default the shipped ones: of names, or with --no-uppercase of words;"
+                        " of a checkpoint, by default the shipped ones: of names, or with --no-uppercase of lines;"
                         " characters of your labels that it lacks are added")  # fmt: skip
     add_flags(parser)
     args = parser.parse_args()
@@ -61,7 +61,7 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
     device = choose_device(config.DEVICE)
     pretrained = args.pretrained
     if pretrained is True:
-        pretrained = SHIPPED_WEIGHTS if config.UPPERCASE else SHIPPED_WORDS
+        pretrained = SHIPPED_WEIGHTS if config.UPPERCASE else SHIPPED_LINES
     if pretrained:
         check_start(pretrained, config.MINI_MODEL_PATH)
     with contextlib.ExitStack() as stack:

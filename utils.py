@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from config import SHIPPED_FINDER, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
+from config import SHIPPED_FINDER, SHIPPED_LINES, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
 from dataset import batches_in_order, collate
 from htr.decoding import onnx
 from htr.pictures import line_maps
@@ -165,7 +165,7 @@ def run_of(model_path: str | Path) -> Path:
 
 def is_shipped(model_path: str | Path) -> bool:
     """Whether it is one of the files in weights/, which stay as they are."""
-    paths = (SHIPPED_WEIGHTS, SHIPPED_WORDS, SHIPPED_FINDER)
+    paths = (SHIPPED_WEIGHTS, SHIPPED_WORDS, SHIPPED_LINES, SHIPPED_FINDER)
     shipped = {path.resolve().with_suffix(suffix) for path in paths for suffix in SUFFIXES}
     return Path(model_path).resolve() in shipped
 

@@ -22,7 +22,7 @@ from PIL import Image
 import reading
 import utils
 from benchmarks.pictures import VARIANTS
-from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
+from config import SHIPPED_LINES, SHIPPED_WEIGHTS, SHIPPED_WORDS
 from dataset import geometry
 from htr.decoding import onnx
 from htr.decoding.confidence import Ngrams
@@ -398,13 +398,15 @@ def test_the_shipped_weights_read_the_samples(tmp_path, script):
     assert (rows.EDITS == "0").sum() >= 10
 
 
-@pytest.mark.parametrize("path", [SHIPPED_WEIGHTS, SHIPPED_WORDS])
+@pytest.mark.parametrize("path", [SHIPPED_WEIGHTS, SHIPPED_WORDS, SHIPPED_LINES])
 def test_the_shipped_weights_are_small_and_name_no_folder(path):
     assert path.stat().st_size < 12_000_000
     assert not {"DATA_DIR", "MINI_MODEL_PATH"} & load_checkpoint(path)["config"].keys()
 
 
-@pytest.mark.parametrize(("path", "letters"), [(SHIPPED_WEIGHTS, "AZ"), (SHIPPED_WORDS, "AZazäöüß")])
+@pytest.mark.parametrize(
+    ("path", "letters"), [(SHIPPED_WEIGHTS, "AZ"), (SHIPPED_WORDS, "AZazäöüß"), (SHIPPED_LINES, "AZazàéçù09.,;")]
+)
 def test_the_shipped_weights_read_by_spelling(path, letters):
     reader = Reader.load(path, "cpu", spelling=True)
     assert reader.alphabet.knows(letters)
@@ -412,7 +414,7 @@ def test_the_shipped_weights_read_by_spelling(path, letters):
     choice = reader.choose(evidence)
     assert choice.text in evidence.candidates
     assert 0 <= choice.probability <= 1
-    assert choice.text == "PAYET" or path == SHIPPED_WORDS  # which do not know such forms
+    assert choice.text == "PAYET" or path != SHIPPED_WEIGHTS  # the others do not know such forms
 
 
 def test_an_own_checkpoint_comes_before_the_shipped_weights(folder, script):
@@ -995,15 +997,16 @@ def test_without_pytorch_the_shipped_onnx_file_is_the_default(tmp_path):
     assert "exact match 1.0000 (12 of 12 labelled images)" in done.stdout
 
 
-def test_the_shipped_onnx_file_is_that_of_the_shipped_weights(without_torch):
+@pytest.mark.parametrize("path", [SHIPPED_WEIGHTS, SHIPPED_LINES])
+def test_the_shipped_onnx_file_is_that_of_the_shipped_weights(tmp_path, path):
     """Exported again, it has the same bytes: nobody forgot to when the weights changed."""
-    shipped = SHIPPED_WEIGHTS.with_suffix(".onnx").read_bytes()
-    facts, _ = onnx.load(SHIPPED_WEIGHTS.with_suffix(".onnx"), lambda facts: sizes_of(*settings_of(facts, "")))
-    again, _ = onnx.load(without_torch / "names.onnx", lambda facts: sizes_of(*settings_of(facts, "")))
+    exported = tmp_path / "exported.onnx"
+    utils.export_onnx(path, exported)
+    shipped = path.with_suffix(".onnx")
+    facts, again = (onnx.load(file, lambda facts: sizes_of(*settings_of(facts, "")))[0] for file in (shipped, exported))
     assert facts == again
-    shapes = weight_shapes(sizes_of(*settings_of(facts, "")))
-    exported = (without_torch / "names.onnx").read_bytes()
-    weights = [weights_at_the_end(data, shapes, False) for data in (shipped, exported)]
+    shapes, half = weight_shapes(sizes_of(*settings_of(facts, ""))), "half" in facts
+    weights = [weights_at_the_end(file.read_bytes(), shapes, half) for file in (shipped, exported)]
     for name in weights[0]:
         assert np.allclose(weights[0][name], weights[1][name], rtol=1e-5, atol=1e-7), name
 

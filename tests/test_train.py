@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, SMALL, same
 from drive import without_locks
 
-from config import SHIPPED_WEIGHTS, SHIPPED_WORDS
+from config import SHIPPED_LINES, SHIPPED_WEIGHTS
 from htr.pictures.synthetic import draw_dataset
 from utils import load_checkpoint, save_checkpoint
 
@@ -505,7 +505,7 @@ def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trai
     assert load_checkpoint(tmp_path / "narrow.pth")["config"]["FRAME_WIDTH"] == 4
     done = script(tmp_path, "train.py", *flags[:2], "--pretrained", "narrow.pth", "--frame-width", 8, check=False)
     assert "has --frame-width 4, which cannot change: leave --frame-width out" in done.stderr
-    for case, weights in (("--uppercase", SHIPPED_WEIGHTS), ("--no-uppercase", SHIPPED_WORDS)):
+    for case, weights in (("--uppercase", SHIPPED_WEIGHTS), ("--no-uppercase", SHIPPED_LINES)):
         done = script(
             tmp_path, "train.py", "--data-dir", data_dir, "--dry-run", "--pretrained", "--num-samples", 40, case
         )

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 
 import utils
-from config import SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
+from config import SHIPPED_LINES, SHIPPED_WEIGHTS, SHIPPED_WORDS, Config
 from htr.decoding import onnx
 from htr.system.scripts import HTRError
 from htr.texts.labels import Alphabet
@@ -125,6 +125,7 @@ def test_a_run_does_not_take_the_files_of_another(tmp_path):
         ("", "is a folder"),
         (SHIPPED_WEIGHTS, "shipped weights, which stay as they are"),
         (SHIPPED_WORDS, "shipped weights, which stay as they are"),
+        (SHIPPED_LINES, "shipped weights, which stay as they are"),
     ):
         with pytest.raises(HTRError, match=f"{reason}.*--model-path"), only_training(path):
             pass
@@ -446,7 +447,7 @@ def test_where_an_onnx_file_may_not_be_written(trained, tmp_path):
     for name, message in (("small.pth", r"does not end in \.onnx"), ("none.txt", "does not end")):
         with pytest.raises(HTRError, match=message):
             utils.export_onnx(trained / "htr_crnn_mini.pth", tmp_path / name)
-    for shipped in (SHIPPED_WEIGHTS, SHIPPED_WORDS):
+    for shipped in (SHIPPED_WEIGHTS, SHIPPED_WORDS, SHIPPED_LINES):
         with pytest.raises(HTRError, match="holds the shipped weights"):
             utils.export_onnx(trained / "htr_crnn_mini.pth", shipped.with_suffix(".onnx"))
     (tmp_path / "file").write_text("")
