@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
 CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
 WINDOW = 256  # images that are sorted by width together
-WEIGHED = 64  # images whose candidates are scored at once
+WEIGHED = 32  # images whose candidates are scored at once
 SHOWN = 12  # readings in the summary
 TRIED = 3  # lines of a page by which its right way up is known
 SURE = 0.7  # mean confidence of their characters from which on it is not asked
