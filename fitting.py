@@ -70,8 +70,7 @@ def fitted_on(
 
     def weighed(prior: Prior) -> Labelled:
         evidence, texts = zip(*labelled, strict=True)
-        reader.prior = prior
-        return list(zip(reader.weigh(evidence), texts, strict=True))
+        return list(zip(dataclasses.replace(reader, prior=prior).weigh(evidence), texts, strict=True))
 
     trigrams = reader.calibration.trigrams if reader.calibration else Ngrams({})
     if lexicon is not None:

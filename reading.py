@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unicodedata import bidirectional
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from htr.results.transcripts import LINES, PAGE_COLUMNS, ReadPage, mark_folders,
 from htr.system import parallel
 from htr.system.progress import Progress, counted
 from htr.system.scripts import HTRError, Interrupted, WrongUse, printable
+from htr.texts.direction import RIGHT_TO_LEFT
 from htr.texts.labels import Alphabet, Columns, LabelRules
 from htr.texts.pages import Pages, pages_beside, xml_files
 from utils import (
@@ -89,8 +89,8 @@ class Evidence:
 class Reader:
     """A trained network with all that its file says about images, characters and confidence.
 
-    prior and prior_calibration are set if it reads with a lexicon or by spelling.
-    pattern: what texts may consist of; patterns: the same, by the names of files that have one of their own.
+    prior and prior_calibration are set if it reads with a lexicon or by spelling. pattern: what texts may consist of;
+    patterns: the same, by the names of files that have one of their own.
     """
 
     network: Network
@@ -117,7 +117,9 @@ class Reader:
         cannot be read, or the file was never fitted for one, or for spelling.
         """
         network, facts, config, alphabet = load_network(model_path, device)
-        way = "lexicon" if lexicon is not None else "spelling" if spelling else ""  # a lexicon weighs spelling, too
+        way = (
+            "lexicon" if lexicon is not None else "spelling" if spelling or corpus else ""
+        )  # a lexicon weighs spelling, too
         if way and way not in facts:
             raise HTRError(
                 f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
@@ -167,9 +169,11 @@ class Reader:
             for n, each, texts in zip(part, several, found, strict=True):
                 others = [self.alphabet.encode(word) for word in known[n] if self.alphabet.knows(word)]
                 labels = [each.reading.labels, *(text.labels for text in texts), *others]
-                labels = [each for each in labels if pattern is None or pattern.allows(each)]
-                by_text = {self.alphabet.decode(each): each for each in reversed(labels)}
-                candidates.append(dict(reversed(by_text.items())))
+                by_text: dict[str, list[int]] = {}
+                for ids in labels:
+                    if pattern is None or pattern.allows(ids):
+                        by_text.setdefault(self.alphabet.decode(ids), ids)
+                candidates.append(by_text)
             likelihoods = candidate_log_probs(*_stacked(several), [list(each.values()) for each in candidates])
             results = []
             for each, texts, values in zip(several, candidates, likelihoods, strict=True):
@@ -291,11 +295,11 @@ class Job:
     training labels are spelled, or go on as running text. corpus: a file or folder of text, whose language is weighed
     with that of the labels. characters, pattern: what texts may consist of, see `set_patterns`. pages: whether each
     picture is a page, whose lines are read. find_lines: whether lines are found also where a file describes them. html,
-    spreadsheet: write
-    report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether `fitting.calibrate_on`
-    is asked for; reading itself does not look at it. device: a name or a torch.device. batch_size: None leaves it to
-    the network. workers: threads that decode images. picture_column, text_column: of tables of labels, where several
-    could be meant. Raises WrongUse where these contradict each other, and TypeError where they are of the wrong type.
+    spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether
+    `fitting.calibrate_on` is asked for; reading itself does not look at it. device: a name or a torch.device.
+    batch_size: None leaves it to the network. workers: threads that decode images. picture_column, text_column: of
+    tables of labels, where several could be meant. Raises WrongUse where these contradict each other, and TypeError
+    where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -340,6 +344,11 @@ class Job:
             raise WrongUse("an ONNX file cannot be calibrated: calibrate its checkpoint, and export that again")
         if self.calibrate and not self.labels:
             raise WrongUse("calibrate needs labels, the true texts of images that the network was not trained on")
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether `pattern` is a table, with one for each picture."""
+        return bool(self.pattern) and Path(self.pattern).is_file()
 
 
 @dataclass
@@ -442,7 +451,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
-    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling or bool(job.corpus), job.corpus)
+    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling, job.corpus)
     found, pages = found_of(job, reader)
     set_patterns(reader, job, found)
     if reader.prior and reader.prior.lexicon:
@@ -557,9 +566,9 @@ def set_patterns(reader: Reader, job: Job, found: Found) -> None:
         reader.pattern = Pattern(of_characters(job.characters), characters)
     if not job.pattern:
         return
-    if any(bidirectional(character) in ("R", "AL") for character in characters):
+    if RIGHT_TO_LEFT.search(characters):
         raise HTRError(f"{job.model_path} reads from right to left, where a pattern has no order: use --characters")
-    if not Path(job.pattern).is_file():
+    if not job.has_patterns:
         reader.pattern = Pattern(str(job.pattern), characters)
         return
     table = Truth(job.pattern, LabelRules(uppercase=False), found.files, found.folders, Columns(text="PATTERN"))
@@ -594,15 +603,13 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
 
 def key_of(job: Job) -> str:
     """What the rows of a job depend on besides their pictures."""
-    files, settings = [job.model_path, job.lexicon], ["spelling"] * job.spelling
-    if job.corpus:
-        path = Path(job.corpus)
-        files += text_files(path)
-    if job.characters or job.pattern:
-        by_table = not job.characters and Path(job.pattern).is_file()
-        files += [job.pattern] if by_table else []
-        settings += [] if by_table else [f"characters {job.characters} pattern {job.pattern}"]
-    return Journal.key_of(*files, settings="".join(settings))
+    files = [job.model_path, job.lexicon, *(text_files(job.corpus) if job.corpus else [])]
+    settings = "spelling" * job.spelling
+    if job.has_patterns:
+        files.append(job.pattern)
+    elif job.characters or job.pattern:
+        settings += f"characters {job.characters} pattern {job.pattern}"
+    return Journal.key_of(*files, settings=settings)
 
 
 def with_pages(rows: Iterator[Row], outcome: Outcome) -> Iterator[Row]:

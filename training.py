@@ -184,6 +184,22 @@ def schedule(lines: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def grown_weights(
+    checkpoint: dict[str, Any], known: Alphabet, path: str | Path, config: Config, alike: Sequence[str | None]
+) -> dict[str, Tensor]:
+    """The weights of a checkpoint for a network with frames as in `config`, and further characters.
+
+    known: its alphabet. alike: of each further character the one of `known` that it begins as, if any. Raises HTRError
+    where they are not those of the network that the checkpoint describes.
+    """
+    weights, (own, _) = weights_of(checkpoint), restore_settings(checkpoint, path)
+    restore_weights(build_model(own, known), weights, path)  # which checks them
+    if own.FRAME_WIDTH > config.FRAME_WIDTH:
+        weights = split_frames(weights)
+    begin = [None if like is None else known.characters.index(like) for like in alike]
+    return grow_labels(weights, begin, sizes_of(config, known).split)
+
+
 def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: str | Path) -> None:
     """Give a run the weights of a checkpoint, whose alphabet its own begins with; says what is new.
 
@@ -191,13 +207,7 @@ def start_from(state: State, checkpoint: dict[str, Any], known: Alphabet, path: 
     """
     new = state.alphabet.characters[len(known) :]
     alike = [known.like(character) for character in new]
-    weights = weights_of(checkpoint)
-    config, _ = restore_settings(checkpoint, path)
-    restore_weights(build_model(config, known), weights, path)  # which checks them
-    if config.FRAME_WIDTH > state.config.FRAME_WIDTH:
-        weights = split_frames(weights)
-    begin = [None if like is None else known.characters.index(like) for like in alike]
-    weights = grow_labels(weights, begin, sizes_of(state.config, known).split)
+    weights = grown_weights(checkpoint, known, path, state.config, alike)
     for model in (state.model, state.average):
         model.load_state_dict(weights)
     print(f"starting from the weights of {path}")

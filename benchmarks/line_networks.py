@@ -3,10 +3,11 @@
     python benchmarks/line_networks.py --data-dir DIR --minutes 30
     python benchmarks/line_networks.py --data-dir DIR --minutes 30 --only "frames of 8 pixels" --seed 1
 
-DIR is the folder of lines that shipped_weights.py makes: train.csv and validation.csv. Each network is trained on the
-same lines for the same minutes of processor time, its rate falling to 0 at their end, in one thread, with the settings
-of the shipped weights but for those that its name says. It starts from the shipped weights of names where their shapes
-fit, and from random ones elsewhere. Prints CER by collection, epochs, and lines read in a second of processor time.
+DIR is the folder with train.csv and validation.csv that shipped_weights.py makes, OUT/lines/lines. Each network is
+trained on the same lines for the same minutes of processor time, its rate falling to 0 at their end, in one thread,
+with the settings of the shipped weights but for those that its name says. It starts from the shipped weights of words
+where their shapes fit, and from random ones elsewhere. Prints CER by collection, epochs, and lines read in a second of
+processor time.
 """
 
 import argparse
@@ -24,13 +25,12 @@ from shipped_weights import LINES, write_table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from config import SHIPPED_WEIGHTS, Config  # noqa: E402
+from config import SHIPPED_WORDS, Config  # noqa: E402
 from dataset import Lines  # noqa: E402
 from htr.pictures.packed import PackedImages  # noqa: E402
 from htr.texts.labels import read_labels  # noqa: E402
-from model import grow_labels  # noqa: E402
-from training import State, batches_of, load_data, new_state, train_share, validate  # noqa: E402
-from utils import TorchNetwork, load_checkpoint, memory_kept, restore_settings, weights_of  # noqa: E402
+from training import State, batches_of, grown_weights, load_data, new_state, train_share, validate  # noqa: E402
+from utils import TorchNetwork, load_checkpoint, memory_kept, restore_settings  # noqa: E402
 
 VARIANTS = {
     "as shipped": {},
@@ -74,13 +74,10 @@ def write_tables(data_dir: Path, folder: Path, lines: int) -> None:
 
 def start(state: State) -> None:
     """Give a run those weights of the shipped ones that have the same shapes."""
-    checkpoint = load_checkpoint(SHIPPED_WEIGHTS)
-    _, known = restore_settings(checkpoint, SHIPPED_WEIGHTS)
-    new = state.alphabet.characters[len(known) :]
-    alike = [known.like(character) for character in new]
-    weights = grow_labels(
-        weights_of(checkpoint), [None if like is None else known.characters.index(like) for like in alike]
-    )
+    checkpoint = load_checkpoint(SHIPPED_WORDS)
+    _, known = restore_settings(checkpoint, SHIPPED_WORDS)
+    alike = [known.like(character) for character in state.alphabet.characters[len(known) :]]
+    weights = grown_weights(checkpoint, known, SHIPPED_WORDS, state.config, alike)
     for model in (state.model, state.average):
         shapes = {name: weight.shape for name, weight in model.state_dict().items()}
         fitting = {name: weight for name, weight in weights.items() if shapes.get(name) == weight.shape}
@@ -139,7 +136,7 @@ def main() -> None:
     for n, name in enumerate(args.only):
         needed = {"DATA_DIR": str(args.runs_dir), "FOLLOW_LINKS": True, "UPPERCASE": False, "NUM_SAMPLES": 0}
         config = Config(**settings(LINES) | needed | {"VALIDATION_SAMPLES": 0, "SEED": args.seed} | VARIANTS[name])
-        _, known = restore_settings(load_checkpoint(SHIPPED_WEIGHTS), SHIPPED_WEIGHTS)
+        _, known = restore_settings(load_checkpoint(SHIPPED_WORDS), SHIPPED_WORDS)
         train_lines, validation_lines, alphabet = load_data(config, known, grow=True)
         state = new_state(config, alphabet, torch.device("cpu"))
         start(state)

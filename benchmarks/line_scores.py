@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--spelling", action="store_true", help="read by the language of the training labels")
     parser.add_argument("--corpus", type=Path, help="and by that of a text")
     args = parser.parse_args()
-    reader = Reader.load(args.model_path, spelling=args.spelling or bool(args.corpus), corpus=args.corpus)
+    reader = Reader.load(args.model_path, spelling=args.spelling, corpus=args.corpus)
     rules, scores = label_rules(reader.config), defaultdict(Comparison)
     for table in ("lines/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent

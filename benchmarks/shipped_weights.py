@@ -262,7 +262,7 @@ def train_lines(args: argparse.Namespace, words: Path, model: Path) -> None:
     folder = args.out / "lines"
     if not (folder / "apart" / "labels.csv").exists():  # which is written last
         make_lines(args.pages, args.words, folder)
-    everything = ("--follow-links", "--num-samples", 0, "--validation-samples", 0)
+    everything = ("--follow-links", "--num-samples", 0, "--validation-samples", 1000)
     cycle = ("--epochs", LINE_EPOCHS, "--lr-cycle", LINE_EPOCHS, "--lr-patience", LINE_EPOCHS)
     train(LINE_EPOCHS, model, folder / "lines", "--pretrained", words, "--no-uppercase", *everything, *LINES, *cycle)
     halve(model)

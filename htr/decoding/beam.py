@@ -87,7 +87,7 @@ class _Beams:
 
     def advance(self, frame: np.ndarray, later: tuple[np.ndarray, np.ndarray] | None) -> None:
         """Read a frame (n, C) of the first n lines. later: see `Pattern.ahead`, from the next frame on."""
-        lines, width = len(frame), self.width
+        lines = len(frame)
         blank, label, last, added = (each[:lines] for each in (self.blank, self.label, self.last, self.added))
         state, place, code, before, number = (
             each[:lines] for each in (self.state, self.place, self.code, self.before, self.number)
@@ -113,16 +113,15 @@ class _Beams:
         further = further + frame[rows, tops][:, None]
         known = (longer[..., None] & (last[:, None, :, None] == tops[:, None, None])).any(2)
         further[known] = -np.inf
-        places, states, new = (np.zeros(further.shape, kind) for kind in (np.int64, np.int64, np.float64))
+        places, states = np.zeros((2, *further.shape), np.int64)
+        new = np.broadcast_to(added[..., None], further.shape).copy()
+        ahead = 0.0, 0.0, 0.0  # for texts that stay on a blank, on their last character, and that get a further one
         if later:
             places = self.pattern.table[place[..., None], tops[:, None]]
             further[places < 0] = -np.inf
-            hope = np.logaddexp(stays_blank + later[0][place], stays_label + later[1][place, last]) + added
-            further_hope = further + later[1][places, tops[:, None]] + added[..., None]
-        else:
-            hope = np.logaddexp(stays_blank, stays_label) + added
-            further_hope = further + added[..., None]
-        new += added[..., None]
+            ahead = later[0][place], later[1][place, last], later[1][places, tops[:, None]]
+        hope = np.logaddexp(stays_blank + ahead[0], stays_label + ahead[1]) + added
+        further_hope = further + ahead[2] + new
         if self.language:
             least = np.sort(hope, 1)[:, :1, None]  # as the language adds no more than what a character has
             asked = np.nonzero(further_hope + OF_LENGTH > least)
@@ -131,32 +130,38 @@ class _Beams:
             states[asked], further_hope[asked] = following, further_hope[asked] + gains
             new[asked] += gains
 
+        stay = {"blank": stays_blank, "label": stays_label, "last": last, "added": added, "state": state,
+                "place": place, "before": before, "code": code, "number": number}  # fmt: skip
+        come = {"blank": np.full(further.shape, -np.inf), "label": further, "last": tops[:, None], "added": new,
+                "state": states, "place": places, "before": code[..., None],
+                "code": code[..., None] * FACTOR + tops[:, None], "number": number[..., None]}  # fmt: skip
+        self._keep_best(hope, further_hope, stay, come)
+
+    def _keep_best(
+        self, hope: np.ndarray, further_hope: np.ndarray, stay: dict[str, np.ndarray], come: dict[str, np.ndarray]
+    ) -> None:
+        """Of the texts that stay, (n, K), and those with a further character, (n, K, characters), follow the likeliest.
+
+        stay, come: the arrays of both, by their names here; the number of what comes is that of the text before.
+        """
+        lines, shape = len(hope), further_hope.shape
         everything = np.concatenate([hope, further_hope.reshape(lines, -1)], 1)
-        best = np.argpartition(-everything, width - 1)[:, :width]
-        kept = best < width
-        old, character = np.divmod(np.where(kept, 0, best - width), tops.shape[1])
-        old = np.where(kept, best, old)
-        alive = everything[rows, best] > -np.inf
-        parents, classes, codes = number[rows, old], tops[rows, character], code[rows, old]
-        made = ~kept & alive
-        numbers = parents.copy()
+        best = np.argpartition(-everything, self.width - 1)[:, : self.width]
+        alive = np.take_along_axis(everything, best, 1) > -np.inf
+        chosen = {}
+        for name, staying in stay.items():
+            coming = np.broadcast_to(come[name], shape).reshape(lines, -1)
+            chosen[name] = np.take_along_axis(np.concatenate([staying, coming], 1), best, 1)
+        for name, values in chosen.items():  # of which those before are views
+            getattr(self, name)[:lines] = values
+        for ends in (self.blank, self.label):
+            ends[:lines][~alive] = -np.inf
+        made = alive & (best >= self.width)
+        numbers = self.number[:lines]  # a view
+        self.parents.append(numbers[made])
+        self.classes.append(self.last[:lines][made])
         numbers[made] = self.count + np.arange(made.sum())
         self.count += int(made.sum())
-        self.parents.append(parents[made])
-        self.classes.append(classes[made])
-        values = {
-            "blank": np.where(kept & alive, stays_blank[rows, old], -np.inf),
-            "label": np.where(alive, np.where(kept, stays_label[rows, old], further[rows, old, character]), -np.inf),
-            "last": np.where(kept, last[rows, old], classes),
-            "added": np.where(kept, added[rows, old], new[rows, old, character]),
-            "state": np.where(kept, state[rows, old], states[rows, old, character]),
-            "place": np.where(kept, place[rows, old], places[rows, old, character]),
-            "before": np.where(kept, before[rows, old], codes),
-            "code": np.where(kept, codes, codes * FACTOR + classes),
-            "number": numbers,
-        }
-        for name, value in values.items():
-            getattr(self, name)[:lines] = value
 
     def texts(self) -> list[list[Found]]:
         parents, classes = np.concatenate(self.parents).tolist(), np.concatenate(self.classes).tolist()

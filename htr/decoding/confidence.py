@@ -50,10 +50,7 @@ class Ngrams:
     def of(cls, texts: Mapping[str, int], order: int, least: int = 1) -> "Ngrams":
         """Of texts and how often each is to count; runs of `order` characters that occur less than `least` times are
         left out."""
-        counts = Counter()
-        for text, count in texts.items():
-            for ngram in _runs(text, order):
-                counts[ngram] += count
+        counts = _counted(texts, order)
         return cls({ngram: count for ngram, count in sorted(counts.items()) if count >= least})
 
     def state(self) -> dict[str, Any]:
@@ -72,11 +69,7 @@ class Ngrams:
 
     def with_texts(self, texts: Mapping[str, int]) -> "Ngrams":
         """With the runs of further texts, and how often each is to count."""
-        counts = Counter(self.counts)
-        for text, count in texts.items():
-            for ngram in _runs(text, self.order):
-                counts[ngram] += count
-        return Ngrams(counts)
+        return Ngrams(Counter(self.counts) + _counted(texts, self.order))
 
     def _log_prob(self, ngram: str) -> float:
         if ngram not in self.known:
@@ -99,6 +92,15 @@ def _runs(text: str, length: int) -> list[str]:
     """All runs of so many characters in a text with its edges."""
     padded = EDGE * (length - 1) + text + EDGE
     return [padded[i : i + length] for i in range(len(text) + 1)]
+
+
+def _counted(texts: Mapping[str, int], order: int) -> Counter[str]:
+    """How often all runs of so many characters occur, of texts and how often each is to count."""
+    counts = Counter()
+    for text, count in texts.items():
+        for ngram in _runs(text, order):
+            counts[ngram] += count
+    return counts
 
 
 def log_odds(probability: float) -> float:

@@ -154,7 +154,8 @@ def _add(steps: _Steps, tree: Iterable, start: int, characters: str) -> int:
             start = _repeat(steps, *value, start, characters)
         else:
             end = steps.place()
-            steps.steps[start].append((_classes(name, value, characters), end))
+            classes = np.array([False, *map(_is(name, value), characters)])  # (C,)
+            steps.steps[start].append((classes, end))
             start = end
     return start
 
@@ -181,28 +182,23 @@ def _repeat(steps: _Steps, least: int, most: int, tree: Iterable, start: int, ch
     return end
 
 
-def _classes(name: int, value, characters: str) -> np.ndarray:
-    """(C,) bool: the classes that a part of an expression stands for, which is one character long."""
+def _is(name: int, value) -> Callable[[str], bool]:
+    """Whether a character is what a part of an expression stands for, which is one character long."""
     if name is sre.ANY:
-        found = [True] * len(characters)
-    elif name is sre.LITERAL:
-        found = [ord(character) == value for character in characters]
-    elif name is sre.NOT_LITERAL:
-        found = [ord(character) != value for character in characters]
-    elif name is sre.IN:
-        found = [False] * len(characters)
+        return lambda c: True
+    if name is sre.LITERAL:
+        return lambda c: ord(c) == value
+    if name is sre.NOT_LITERAL:
+        return lambda c: ord(c) != value
+    if name is sre.RANGE:
+        return lambda c: value[0] <= ord(c) <= value[1]
+    if name is sre.CATEGORY:
+        return CATEGORIES[value]
+    if name is sre.IN:
         negated = value[0][0] is sre.NEGATE
-        for kind, item in value[negated:]:
-            if kind is sre.LITERAL:
-                found = [is_in or ord(c) == item for is_in, c in zip(found, characters, strict=True)]
-            elif kind is sre.RANGE:
-                found = [is_in or item[0] <= ord(c) <= item[1] for is_in, c in zip(found, characters, strict=True)]
-            elif kind is sre.CATEGORY:
-                found = [is_in or CATEGORIES[item](c) for is_in, c in zip(found, characters, strict=True)]
-        found = [is_in != negated for is_in in found]
-    else:
-        raise _Unsupported(str(name).lower().replace("_", " "))
-    return np.array([False, *found])
+        members = [_is(*member) for member in value[negated:]]
+        return lambda c: any(member(c) for member in members) != negated
+    raise _Unsupported(str(name).lower().replace("_", " "))
 
 
 def _automaton(steps: _Steps) -> tuple[np.ndarray, np.ndarray]:
