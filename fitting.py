@@ -77,10 +77,13 @@ def fitted_on(
         trigrams = Ngrams.of(dict.fromkeys(lexicon.words, 1), TRIGRAMS)
     fitted: dict[str, Any] = {"calibration": fit_confidence(labelled, trigrams).state()}
     if lexicon is not None:
-        prior = Prior(Language(trigrams, reader.alphabet.characters), lexicon)
+        counts = {reader.alphabet.pictured(text): count for text, count in lexicon.counts.items()}
+        ngrams = Ngrams.of(dict.fromkeys(counts, 1), TRIGRAMS)
+        prior = Prior(Language(ngrams, reader.alphabet.characters), lexicon)
         prior, calibration = fit_choice(weighed(prior), trigrams, prior)
         fitted["lexicon"] = {"weights": prior.weights, "calibration": calibration.weights}
-        counts = {reader.alphabet.pictured(text): count for text, count in lexicon.counts.items()}
+        if ngrams.counts != trigrams.counts:  # names from right to left, which are read as they are pictured
+            fitted["lexicon"]["ngrams"] = ngrams.state()
         ngrams = spelling_of(counts)
         prior = Prior(Language(ngrams, reader.alphabet.characters))
         prior, calibration = fit_choice(weighed(prior), trigrams, prior)

@@ -133,7 +133,7 @@ class Reader:
                 fitted, trigrams = facts[way], reader.calibration.trigrams
                 rules = label_rules(config)
                 names = None if lexicon is None else Lexicon.load(lexicon, rules)
-                ngrams = trigrams if names else Ngrams.restore(fitted["ngrams"])
+                ngrams = Ngrams.restore(fitted["ngrams"]) if names is None or "ngrams" in fitted else trigrams
                 if corpus is not None:
                     texts = read_corpus(corpus, rules)
                     ngrams = ngrams.with_texts({alphabet.pictured(text): count for text, count in texts.items()})
