@@ -560,7 +560,7 @@ def truth_of(job: Job, found: Found, pages: list[ReadPage] | None, config: Confi
 
 def set_patterns(reader: Reader, job: Job, found: Found) -> None:
     """Restrict what a job's texts may consist of: to `characters`, as in 0-9/., or to a regular expression, or by a
-    table to one for each picture, in its column PATTERN."""
+    table to one for each picture, in its column PATTERN. Says what of a table does not fit."""
     characters = reader.alphabet.characters
     if job.characters:
         reader.pattern = Pattern(of_characters(job.characters), characters)
@@ -571,9 +571,15 @@ def set_patterns(reader: Reader, job: Job, found: Found) -> None:
     if not job.has_patterns:
         reader.pattern = Pattern(str(job.pattern), characters)
         return
-    table = Truth(job.pattern, LabelRules(uppercase=False), found.files, found.folders, Columns(text="PATTERN"))
+    columns = Columns(job.picture_column, "PATTERN")
+    table = Truth(job.pattern, LabelRules(uppercase=False), found.files, found.folders, columns)
     made = {expression: Pattern(expression, characters) for expression in set(table.labels.values())}
     reader.patterns = {name: made[expression] for name, expression in table.labels.items()}
+    notes = [f"{job.pattern}: {note}" for note in table.notes]
+    if free := len(found.files) - len(reader.patterns):
+        notes.append(f"{job.pattern} has no pattern for {free:,} images, which are read without one")
+    for note in notes if parallel.rank() == 0 else ():
+        print(printable(note))
 
 
 def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:

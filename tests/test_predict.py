@@ -539,10 +539,12 @@ def test_each_picture_may_have_a_pattern_of_its_own(folder, script):
     script(folder, "predict.py", "--pattern", "[A-C]{2}|[D-F]{3}")
     rows = table(folder / "output" / "predictions.csv")
     assert all(re.fullmatch("[A-C]{2}|[D-F]{3}", text) for text in rows["PREDICTION"])
-    fields = "FILENAME,PATTERN\nTEST_00001.jpg,X{2}\nTEST_00002.jpg,[YZ]+\n"
+    fields = "SCAN,FILENAME,PATTERN\nTEST_00001.jpg,1,X{2}\nTEST_00002.jpg,2,[YZ]+\nTEST_99999.jpg,3,A\n"
     (folder / "fields.csv").write_text(fields, encoding="utf-8")
-    script(folder, "predict.py", "--pattern", "fields.csv")
+    done = script(folder, "predict.py", "--pattern", "fields.csv", "--picture-column", "SCAN")
     rows = table(folder / "output" / "predictions.csv")
+    assert f"fields.csv: labels that name none of the {len(rows)} images: 1, such as 'TEST_99999.jpg'" in done.stdout
+    assert f"fields.csv has no pattern for {len(rows) - 2} images, which are read without one" in done.stdout
     assert rows["PREDICTION"][0] == "XX" and re.fullmatch("[YZ]+", rows["PREDICTION"][1])
     assert rows["PREDICTION"][2:].tolist() == rows["GREEDY"][2:].tolist()
 
