@@ -63,14 +63,14 @@ def predict_batch(
     `image_dir` is a folder, or a list of folders, paths of images, open Pillow images, arrays (grey (H, W) or RGB
     (H, W, 3)) and bytes of image files; what is in memory is called image_1 and so on, by its place in the list. With
     `save_csv`, writes predictions.csv and predictions.txt to `output_dir`. `options` are the other flags: labels,
-    lexicon, spelling, corpus, characters, pattern, pages, find_lines, html, spreadsheet, resume, calibrate, device,
-    batch_size, workers, picture_column, text_column (see `reading.Job`).
+    lexicon, spelling, corpus, language, characters, pattern, pages, find_lines, html, spreadsheet, resume, calibrate,
+    device, batch_size, workers, picture_column, text_column (see `reading.Job`).
 
     Returns the table that it wrote, a row for each image, in sorted order: FILENAME, PREDICTION, CONFIDENCE (the
     probability that the whole text is right, in [0, 1]), ERROR (why it could not be read, or ""),
-    CHARACTER_CONFIDENCES; with a lexicon or spelling, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE; with labels, TRUTH,
-    RIGHT and EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon cannot be used, and
-    TypeError where an argument is nothing of these.
+    CHARACTER_CONFIDENCES, WORD_CONFIDENCES; with a lexicon or spelling, GREEDY, RUNNER_UP and RUNNER_UP_CONFIDENCE;
+    with labels, TRUTH, RIGHT and EDITS. Raises HTRError where the checkpoint, the folder, the labels or the lexicon
+    cannot be used, and TypeError where an argument is nothing of these.
     """
     import pandas as pd
 
@@ -181,6 +181,8 @@ def main() -> int:
                         " labels are spelled, or go on as running text; a lexicon does that, too")  # fmt: skip
     parser.add_argument("--corpus", metavar="PATH", help="a text file, or a folder of *.txt, in the language of the"
                         " writing: weighed together with the training labels")  # fmt: skip
+    parser.add_argument("--language", metavar="CODE", help="a language whose common words are weighed together with the"
+                        " training labels: fr, en, de, ... (pip install wordfreq)")  # fmt: skip
     parser.add_argument("--characters", metavar="SET", help="what a text may consist of, as in 0-9/.")
     parser.add_argument("--pattern", metavar="REGEX", help="what a text must look like, as in [0-9]{4}, or a CSV of"
                         " FILENAME,PATTERN for each image")  # fmt: skip
@@ -206,8 +208,8 @@ def main() -> int:
         parser.error("--find-lines is for pages: add --pages")
     if args.characters and args.pattern:
         parser.error("--characters and --pattern both say what a text may consist of: give one of them")
-    if args.lexicon and args.corpus:
-        parser.error("the names of --lexicon say how texts are spelled, not a --corpus: leave one of them out")
+    if args.lexicon and (args.corpus or args.language):
+        parser.error("the names of --lexicon say how texts are spelled, not --corpus or --language: leave one out")
     if args.pages and args.demo:
         parser.error("--demo draws single names, not pages: leave --pages out")
     if args.calibrate and not (args.labels or args.demo):
@@ -264,6 +266,7 @@ def job_of(args: argparse.Namespace, config: Config) -> "Job":
         args.lexicon,
         **{name: getattr(args, name) for name in flags},
         corpus=args.corpus,
+        language=args.language or "",
         characters=args.characters or "",
         pattern=args.pattern or "",
         device=config.DEVICE,

@@ -18,9 +18,10 @@ from dataset import geometry, label_rules
 from htr.decoding.beam import beam_search
 from htr.decoding.confidence import FLOOR, Calibration, Ngrams
 from htr.decoding.ctc import Reading, candidate_log_probs, greedy_decode
-from htr.decoding.language import Language, read_corpus, text_files
+from htr.decoding.language import Language, common_words, read_corpus, text_files
 from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.decoding.patterns import Pattern, of_characters
+from htr.decoding.words import found_confidences, own_confidences
 from htr.pictures.documents import PDF
 from htr.pictures.finding import FEWEST, FoundLines, find_lines
 from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images, shape_of
@@ -48,7 +49,7 @@ from utils import (
 if TYPE_CHECKING:
     import torch
 
-COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES")
+COLUMNS = ("FILENAME", "PREDICTION", "CONFIDENCE", "ERROR", "CHARACTER_CONFIDENCES", "WORD_CONFIDENCES")
 CHOICE_COLUMNS = ("GREEDY", "RUNNER_UP", "RUNNER_UP_CONFIDENCE")
 WINDOW = 256  # images that are sorted by width together
 WEIGHED = 32  # images whose candidates are scored at once
@@ -110,15 +111,17 @@ class Reader:
         lexicon: str | Path | None = None,
         spelling: bool = False,
         corpus: str | Path | None = None,
+        language: str = "",
     ) -> "Reader":
-        """corpus: text whose language counts beside that of the labels, see `htr.decoding.language.read_corpus`.
+        """corpus: text whose language counts beside that of the labels, see `htr.decoding.language.read_corpus`;
+        language: the code of one whose common words do, see `common_words` there.
 
         Raises HTRError where the checkpoint or ONNX file cannot be used (see `load_network`), the lexicon or the corpus
         cannot be read, or the file was never fitted for one, or for spelling.
         """
         network, facts, config, alphabet = load_network(model_path, device)
         way = (
-            "lexicon" if lexicon is not None else "spelling" if spelling or corpus else ""
+            "lexicon" if lexicon is not None else "spelling" if spelling or corpus or language else ""
         )  # a lexicon weighs spelling, too
         if way and way not in facts:
             raise HTRError(
@@ -137,6 +140,9 @@ class Reader:
                 if corpus is not None:
                     texts = read_corpus(corpus, rules)
                     ngrams = ngrams.with_texts({alphabet.pictured(text): count for text, count in texts.items()})
+                if language:
+                    words = common_words(language, rules)
+                    ngrams = ngrams.with_words({alphabet.pictured(word): count for word, count in words.items()})
                 reader.prior = Prior(Language(ngrams, alphabet.characters), names, fitted["weights"])
                 reader.prior_calibration = Calibration(trigrams, fitted["calibration"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -204,14 +210,31 @@ class Reader:
         if self.prior is None and evidence.likelihoods:
             return Choice.among(evidence.candidates, np.minimum(np.exp(evidence.likelihoods), 1).tolist())
         if self.prior is None:
-            probability = evidence.reading.confidence
-            if self.calibration:
-                probability = self.calibration(evidence.text, probability)
-            return Choice(evidence.text, probability, "", 0.0)
+            return Choice(evidence.text, self.greedy_confidence(evidence), "", 0.0)
         choice = self.prior.choose(evidence.candidates, evidence.features)
         probability = self.prior_calibration(choice.text, choice.probability)
         others = (1 - probability) / max(1 - choice.probability, FLOOR)  # the others share what is left
         return Choice(choice.text, probability, choice.runner_up, min(choice.runner_up_probability * others, 1.0))
+
+    def greedy_confidence(self, evidence: Evidence) -> float:
+        """The probability of the greedy reading, calibrated where the file says how."""
+        own = evidence.reading.confidence
+        return self.calibration(evidence.text, own) if self.calibration else own
+
+    def characters(self, evidence: Evidence) -> list[float]:
+        """The confidence of each character of the greedy reading, in the order of its text."""
+        _, order = self.alphabet.decode_in_order(evidence.reading.labels)
+        return [evidence.reading.label_confidences[place] for place in order]
+
+    def words(self, evidence: Evidence, choice: Choice) -> list[float]:
+        """The probability of each word of a text that `choose` took."""
+        if len(choice.text.split()) < 2:
+            return [choice.probability] * len(choice.text.split())
+        own = own_confidences(evidence.text, self.characters(evidence), self.greedy_confidence(evidence))
+        if not evidence.candidates:
+            return own
+        probabilities = self.prior.probabilities(evidence.features) if self.prior else np.exp(evidence.likelihoods)
+        return found_confidences(choice.text, evidence.text, own, evidence.candidates, probabilities)
 
     def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[Row]:
         """Read (name, path) pairs; yields a row of `columns` for each, in the order given.
@@ -238,12 +261,11 @@ class Reader:
         found = self.read_all(pixels_of(images), batch_size, patterns)
         for name, image, evidence in zip(names, images, found, strict=True):
             if evidence is None:
-                values = (name, "", "", str(image), "", "", "", "")
+                values = (name, "", "", str(image), "", "", "", "", "")
             else:
                 choice = self.choose(evidence)
-                _, order = self.alphabet.decode_in_order(evidence.reading.labels)
-                characters = " ".join(f"{evidence.reading.label_confidences[place]:.4f}" for place in order)
-                values = (name, choice.text, round(choice.probability, 6), "", characters)
+                values = (name, choice.text, round(choice.probability, 6), "")
+                values += (_joined(self.characters(evidence)), _joined(self.words(evidence, choice)))
                 values += (evidence.text, choice.runner_up, round(choice.runner_up_probability, 6))
             pages = 1 if isinstance(image, ImageError) else image.pages
             rows.append(dict(zip(self.columns, values, strict=False)) | {"PAGES": pages})
@@ -274,6 +296,10 @@ class Reader:
         return [of_place.get(place) for place in range(len(images))]
 
 
+def _joined(confidences: Sequence[float]) -> str:
+    return " ".join(f"{confidence:.4f}" for confidence in confidences)
+
+
 def _stacked(evidence: Sequence[Evidence]) -> tuple[np.ndarray, np.ndarray]:
     """The frames of images as one (T, N, C), and their lengths."""
     lengths = np.array([len(each.log_probs) for each in evidence])
@@ -293,13 +319,13 @@ class Job:
     paths: images, folders, or pictures in memory (see `htr.pictures.images.Held`). output_dir: None writes nothing.
     labels: a table of true texts. lexicon: a table of known names. spelling: whether to weigh readings by how the
     training labels are spelled, or go on as running text. corpus: a file or folder of text, whose language is weighed
-    with that of the labels. characters, pattern: what texts may consist of, see `set_patterns`. pages: whether each
-    picture is a page, whose lines are read. find_lines: whether lines are found also where a file describes them. html,
-    spreadsheet: write report.html, predictions.xlsx. resume: keep what a stopped run had read. calibrate: whether
-    `fitting.calibrate_on` is asked for; reading itself does not look at it. device: a name or a torch.device.
-    batch_size: None leaves it to the network. workers: threads that decode images. picture_column, text_column: of
-    tables of labels, where several could be meant. Raises WrongUse where these contradict each other, and TypeError
-    where they are of the wrong type.
+    with that of the labels; language: the code of one whose common words are. characters, pattern: what texts may
+    consist of, see `set_patterns`. pages: whether each picture is a page, whose lines are read. find_lines: whether
+    lines are found also where a file describes them. html, spreadsheet: write report.html, predictions.xlsx. resume:
+    keep what a stopped run had read. calibrate: whether `fitting.calibrate_on` is asked for; reading itself does not
+    look at it. device: a name or a torch.device. batch_size: None leaves it to the network. workers: threads that
+    decode images. picture_column, text_column: of tables of labels, where several could be meant. Raises WrongUse where
+    these contradict each other, and TypeError where they are of the wrong type.
     """
 
     model_path: str | Path
@@ -309,6 +335,7 @@ class Job:
     lexicon: str | Path | None = None
     spelling: bool = False
     corpus: str | Path | None = None
+    language: str = ""
     characters: str = ""
     pattern: str | Path = ""
     pages: bool = False
@@ -328,8 +355,8 @@ class Job:
             raise WrongUse("find_lines is for pages")
         if self.characters and self.pattern:
             raise WrongUse("a pattern says what characters there may be: give one of the two")
-        if self.lexicon and self.corpus:
-            raise WrongUse("the names of a lexicon say how texts are spelled, not a corpus: leave one out")
+        if self.lexicon and (self.corpus or self.language):
+            raise WrongUse("the names of a lexicon say how texts are spelled, not a corpus or language: leave one out")
         if self.output_dir is None and (self.html or self.spreadsheet or self.resume):
             raise WrongUse("html, spreadsheet and resume need a folder to write to")
         for name, least in (("batch_size", 1), ("workers", 0)):
@@ -451,7 +478,7 @@ def read(job: Job, keep: Callable[[Row], Any] = lambda row: None) -> Outcome:
     Of several processes, only the first one has rows and writes. Raises HTRError where a file or the device cannot be
     used, and Interrupted on Ctrl-C, SIGTERM or SIGHUP: what was read by then is kept for another job with `resume`.
     """
-    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling, job.corpus)
+    reader = Reader.load(job.model_path, job.device, job.lexicon, job.spelling, job.corpus, job.language)
     found, pages = found_of(job, reader)
     set_patterns(reader, job, found)
     if reader.prior and reader.prior.lexicon:
@@ -610,7 +637,7 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
 def key_of(job: Job) -> str:
     """What the rows of a job depend on besides their pictures."""
     files = [job.model_path, job.lexicon, *(text_files(job.corpus) if job.corpus else [])]
-    settings = "spelling" * job.spelling
+    settings = f"{' '.join(COLUMNS)} language {job.language}" + " spelling" * job.spelling
     if job.has_patterns:
         files.append(job.pattern)
     elif job.characters or job.pattern:

@@ -4,8 +4,8 @@
     python benchmarks/line_scores.py --data-dir OUT/lines --model-path CHECKPOINT --spelling
 
 OUT/lines is the folder of lines that shipped_weights.py makes. Greedy decoding, no dictionary, unless --spelling or
---corpus asks for a language. ECE is that of CONFIDENCE; some of these lines fitted it. Most writers of Copiste
-copied the same consent before their text: a row leaves these lines out.
+--corpus or --language asks for one. ECE is that of CONFIDENCE; some of these lines fitted it. Most writers of Copiste
+copied the same consent before their text: a row leaves these lines out. Words are those of texts of several.
 """
 
 import argparse
@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from rapidfuzz import fuzz
+from rapidfuzz.distance import Levenshtein
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from config import SHIPPED_LINES  # noqa: E402
 from dataset import geometry, label_rules  # noqa: E402
-from htr.decoding.confidence import expected_calibration_error  # noqa: E402
+from htr.decoding.confidence import auroc, expected_calibration_error  # noqa: E402
 from htr.decoding.lexicon import Choice  # noqa: E402
 from htr.pictures.images import read_images  # noqa: E402
 from htr.results.scores import Comparison  # noqa: E402
@@ -46,10 +47,18 @@ def groups_of(name: str, text: str) -> list[str]:
     return [collection]
 
 
-def choices_of(reader: Reader, paths: Sequence[Path]) -> list[Choice]:
-    """What is read of pictures."""
+def choices_of(reader: Reader, paths: Sequence[Path]) -> list[tuple[Choice, list[float]]]:
+    """What is read of pictures, and how sure each of its words is."""
     images = pixels_of(read_images(paths, geometry(reader.config), 2))
-    return [reader.choose(evidence) for evidence in reader.read_all(images, reader.network.in_batch)]
+    read = reader.read_all(images, reader.network.in_batch)
+    return [(choice := reader.choose(evidence), reader.words(evidence, choice)) for evidence in read]
+
+
+def right_words(text: str, truth: str) -> list[bool]:
+    """Whether each word of a reading is one of the truth's, which are aligned by the fewest edits."""
+    words = text.split()
+    wrong = {place for kind, place, _ in Levenshtein.editops(words, truth.split()) if kind != "insert"}
+    return [place not in wrong for place in range(len(words))]
 
 
 def main() -> None:
@@ -58,19 +67,31 @@ def main() -> None:
     parser.add_argument("--model-path", type=Path, default=SHIPPED_LINES, help="(default: the shipped weights)")
     parser.add_argument("--spelling", action="store_true", help="read by the language of the training labels")
     parser.add_argument("--corpus", type=Path, help="and by that of a text")
+    parser.add_argument("--language", default="", help="and by the common words of a language: fr, en, ...")
     args = parser.parse_args()
-    reader = Reader.load(args.model_path, spelling=args.spelling, corpus=args.corpus)
+    reader = Reader.load(args.model_path, "auto", None, args.spelling, args.corpus, args.language)
     rules, scores = label_rules(reader.config), defaultdict(Comparison)
+    of_words = defaultdict(lambda: ([], []))  # probabilities, and whether they are right
     for table in ("lines/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent
         rows = [(name, rules.clean(text)) for name, text in read_labels(args.data_dir / table).labels()]
-        for (name, text), choice in zip(rows, choices_of(reader, [folder / name for name, _ in rows]), strict=True):
+        read = choices_of(reader, [folder / name for name, _ in rows])
+        for (name, text), (choice, words) in zip(rows, read, strict=True):
             for group in [*groups_of(name, text), "all"]:
                 scores[group].add(name, choice.text, choice.probability, text)
-    print("| collection | lines | CER | exact | ECE |\n|---|---|---|---|---|")
+                if len(words) > 1:
+                    of_words[group][0].extend(words)
+                    of_words[group][1].extend(right_words(choice.text, text))
+    print("| collection | lines | CER | exact | ECE | words right | ECE of words | AUROC of words |")
+    print("|---|---|---|---|---|---|---|---|")
     for group, all_of in sorted(scores.items()):
         score, ece = all_of.score, expected_calibration_error(all_of.confidences, all_of.right)
-        print(f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} | {ece:.3f} |")
+        row = f"| {group} | {score.images:,} | {score.cer:.4f} | {score.exact:.3f} | {ece:.3f}"
+        if right := (words := of_words[group])[1]:
+            row += f" | {sum(right) / len(right):.3f} | {expected_calibration_error(*words):.3f} | {auroc(*words):.3f}"
+        else:
+            row += " | | |"
+        print(f"{row} |")
 
 
 if __name__ == "__main__":

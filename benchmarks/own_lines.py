@@ -54,7 +54,7 @@ def read(model: Path, data_dir: Path, pages: dict[str, Labels]) -> Score:
     """The score of a checkpoint on the lines of some pages."""
     total, rows = Score(), [row for labels in pages.values() for row in labels.items()]
     choices = choices_of(Reader.load(model), [data_dir / name for name, _ in rows])
-    for (_, text), choice in zip(rows, choices, strict=True):
+    for (_, text), (choice, _) in zip(rows, choices, strict=True):
         total.add(text, choice.text)
     return total
 

@@ -513,7 +513,10 @@ def test_running_text_is_read_by_its_language(folder, script, data_dir):
     by_corpus = table(folder / "output" / "predictions.csv")
     assert by_labels["GREEDY"].tolist() == by_corpus["GREEDY"].tolist()
     assert by_labels["CONFIDENCE"].tolist() != by_corpus["CONFIDENCE"].tolist()
-    for rows in (by_labels, by_corpus):
+    script(folder, "predict.py", *flags, "--language", "fr")
+    by_language = table(folder / "output" / "predictions.csv")
+    assert by_labels["CONFIDENCE"].tolist() != by_language["CONFIDENCE"].tolist()
+    for rows in (by_labels, by_corpus, by_language):
         confidences = rows["CONFIDENCE"].astype(float) + rows["RUNNER_UP_CONFIDENCE"].astype(float)
         assert confidences.between(0, 1.00001).all()
     done = script(folder, "predict.py", *flags, "--corpus", "nowhere.txt", check=False)
@@ -556,7 +559,9 @@ def test_each_picture_may_have_a_pattern_of_its_own(folder, script):
         (("--pattern", "[A"), 1, "'[A' is no pattern"),
         (("--characters", "z-a"), 1, "is no pattern"),
         (("--pattern", "é+"), 1, "no text of the characters that the network knows"),
-        (("--corpus", "text.txt", "--lexicon", "names.csv"), 2, "leave one of them out"),
+        (("--corpus", "text.txt", "--lexicon", "names.csv"), 2, "leave one out"),
+        (("--language", "fr", "--lexicon", "names.csv"), 2, "leave one out"),
+        (("--language", "Latin"), 1, "Latin is none of the languages there are: ar, bg, bn, ca, cs, da, de, el, en,"),
     ],
 )
 def test_patterns_that_cannot_be_followed(folder, script, flags, status, said):

@@ -71,6 +71,19 @@ class Ngrams:
         """With the runs of further texts, and how often each is to count."""
         return Ngrams(Counter(self.counts) + _counted(texts, self.order))
 
+    def with_words(self, words: Mapping[str, int]) -> "Ngrams":
+        """With the runs of single words of running text, and how often each is to count.
+
+        What comes before a word is not known but for the space: that it is one of many spaces, as no text has them,
+        leaves the probabilities of longer runs as they are.
+        """
+        counts, before = Counter(self.counts), " " * (self.order - 1)
+        for word, count in words.items():
+            padded = f"{before}{word} "
+            for place in range(len(word) + 1):
+                counts[padded[place : place + self.order]] += count
+        return Ngrams(counts)
+
     def _log_prob(self, ngram: str) -> float:
         if ngram not in self.known:
             levels, all_followers, totals = self._tables

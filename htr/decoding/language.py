@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from htr.decoding.confidence import EDGE, Ngrams
-from htr.system.scripts import HTRError
+from htr.system.scripts import HTRError, printable
 from htr.texts.labels import LabelRules
 
 CODES = 62  # bits of a run of characters
+RUNNING = 300_000  # words of running text, for which the frequencies of a language's words count
 
 
 def text_files(path: str | Path) -> list[Path]:
@@ -40,6 +41,25 @@ def read_corpus(path: str | Path, rules: LabelRules) -> Counter:
     if not texts:
         raise HTRError(f"{path} holds no text: name a text file, or a folder of *.txt")
     return texts
+
+
+def common_words(code: str, rules: LabelRules) -> Counter:
+    """The words of a language by its code (fr, en, ...), cleaned as labels are, and how often each occurs in RUNNING
+    words. They are those of the package wordfreq (Speer 2022, doi 10.5281/zenodo.7199437).
+
+    Raises HTRError where the package is missing or does not know the language.
+    """
+    try:
+        import wordfreq
+    except ImportError as error:
+        raise HTRError("the words of a language are those of the package wordfreq: pip install wordfreq") from error
+    codes = sorted(wordfreq.available_languages("small"))
+    if code not in codes:
+        raise HTRError(f"{printable(code, 20)} is none of the languages there are: {', '.join(codes)}")
+    words = Counter()
+    for word, frequency in wordfreq.get_frequency_dict(code, "small").items():
+        words[rules.clean(word)] += round(frequency * RUNNING)
+    return +words
 
 
 class Language:

@@ -188,11 +188,15 @@ class Prior:
         rows.append((0, 0, 0, 0, 0, 0, np.log(rest), 1))
         return np.array(rows, dtype=np.float64)
 
-    def choose(self, candidates: Sequence[str], features: np.ndarray) -> Choice:
-        """The likeliest candidate, never "none of these"; `features` as from the method of that name."""
+    def probabilities(self, features: np.ndarray) -> list[float]:
+        """Of K candidates; they leave what "none of these" has. `features` as from the method of that name."""
         scores = features @ np.array(self.weights, dtype=np.float64)  # (K + 1,)
         likelihoods = np.exp(scores - scores.max())
-        return Choice.among(candidates, (likelihoods / likelihoods.sum())[:-1].tolist())
+        return (likelihoods / likelihoods.sum())[:-1].tolist()
+
+    def choose(self, candidates: Sequence[str], features: np.ndarray) -> Choice:
+        """The likeliest candidate, never "none of these"."""
+        return Choice.among(candidates, self.probabilities(features))
 
 
 def fit_prior(features: Sequence[np.ndarray], truths: Sequence[int]) -> list[float]:

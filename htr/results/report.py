@@ -26,6 +26,7 @@ from htr.results.transcripts import PAGES, ReadPage, points_text
 from htr.system.files import whole_file
 
 MOST_SHOWN = 1000  # images on the page
+DOUBTFUL = 0.5  # probability of a word below which it is offered to be looked at
 PAGE_SIZE = 1400  # pixels of the longer side of a whole page
 THUMBNAIL = (1600, 160)  # pixels, at most: enough to read what one corrects
 
@@ -188,9 +189,18 @@ def card(row: dict[str, Any], image: Path) -> dict[str, Any]:
         item["right"] = row["PREDICTION"] == row["TRUTH"]
         item["parts"] = segments(row["PREDICTION"], row["TRUTH"])
         item["truth"] = segments(row["TRUTH"], row["PREDICTION"])
+    else:
+        item["doubtful"] = doubtful_words(row)
     if row.get("RUNNER_UP"):
         item["other"] = [row["RUNNER_UP"], row["RUNNER_UP_CONFIDENCE"]]
     return item
+
+
+def doubtful_words(row: dict[str, Any]) -> list[str]:
+    """The words of a reading that are rather wrong than right, if there are others."""
+    confidences = [float(confidence) for confidence in row.get("WORD_CONFIDENCES", "").split()]
+    words = row["PREDICTION"].split() if len(confidences) > 1 else []
+    return [word for word, confidence in zip(words, confidences, strict=False) if confidence < DOUBTFUL]
 
 
 def as_json(value: Any) -> str:

@@ -139,7 +139,8 @@ class Journal:
         if key != self.key:
             raise HTRError(
                 f"{self.path} is from a run with another checkpoint, lexicon, corpus or setting of --spelling,"
-                " --characters or --pattern, which --resume cannot continue: leave --resume out to read all images anew"
+                " --language, --characters or --pattern, which --resume cannot continue: leave --resume out to read all"
+                " images anew"
             )
         found = {}
         for path in paths:

@@ -1,10 +1,11 @@
 import math
+import sys
 
 import numpy as np
 import pytest
 
 from htr.decoding.confidence import Ngrams
-from htr.decoding.language import Language, read_corpus
+from htr.decoding.language import Language, common_words, read_corpus
 from htr.system.scripts import HTRError
 from htr.texts.labels import LabelRules
 
@@ -77,3 +78,21 @@ def test_a_corpus_is_a_file_or_a_folder_of_texts(tmp_path):
     for path, said in (("none.txt", "cannot be read"), ("bad.txt", "no text in UTF-8"), ("empty", "holds no text")):
         with pytest.raises(HTRError, match=said):
             read_corpus(tmp_path / path, rules)
+
+
+def test_the_common_words_of_a_language():
+    """Frequencies as anybody knows them; and how a word begins is known from the space before it alone."""
+    words = common_words("fr", LabelRules(uppercase=True))
+    assert words["DE"] > words["MAISON"] > words["CHEMISE"] > 0
+    assert all(word and word == word.upper() for word in words)
+    ngrams = Ngrams.of({"x ab": 1}, 3)
+    more = ngrams.with_words({"ac": 4})
+    assert more.counts == {**ngrams.counts, "  a": 4, " ac": 4, "ac ": 4}
+    with pytest.raises(HTRError, match=r"xx is none of the languages there are: .*, fr, "):
+        common_words("xx", LabelRules(uppercase=False))
+
+
+def test_without_the_package_of_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    with pytest.raises(HTRError, match="pip install wordfreq"):
+        common_words("fr", LabelRules(uppercase=False))

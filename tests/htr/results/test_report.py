@@ -10,7 +10,7 @@ from conftest import compared, drawing
 from PIL import Image, ImageChops, ImageOps
 from right_to_left import draw
 
-from htr.results.report import LeastSure, charts, segments, thumbnail, write_report
+from htr.results.report import LeastSure, charts, doubtful_words, segments, thumbnail, write_report
 from htr.results.scores import Comparison
 from htr.texts.labels import read_labels
 
@@ -116,6 +116,33 @@ def test_the_page_holds_its_data_and_nothing_else(page):
     assert "the 5 least sure of 6 images" in text
     assert EVIL not in text
     assert not re.search(r"https?://", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "confidences", "doubtful"),
+    [
+        ("a cat sat there", "0.9000 0.4999 0.5000 0.0100", ["cat", "there"]),
+        ("cat", "0.1000", []),  # what is doubtful is the whole text
+        ("a cat", "", []),
+        ("", "", []),
+    ],
+)
+def test_doubtful_words(text, confidences, doubtful):
+    assert doubtful_words(row("a.png", text, 0.1, WORD_CONFIDENCES=confidences)) == doubtful
+
+
+def test_a_doubtful_word_is_selected(tmp_path, browser):
+    Image.new("L", (80, 20), 200).save(tmp_path / "a.png")
+    kept = LeastSure()
+    kept.add(row("a.png", "a cat at a", 0.1, WORD_CONFIDENCES="0.9 0.8 0.2 0.9"), tmp_path / "a.png")
+    write_report(tmp_path / "report.html", kept, [], None, lambda: None)
+    tab = browser.new_page()
+    tab.goto((tmp_path / "report.html").as_uri())
+    assert tab.locator("button.doubtful").all_inner_texts() == ["at"]
+    tab.locator("button.doubtful").click()
+    tab.keyboard.type("on")
+    assert tab.locator("input.text").input_value() == "a cat on a"
+    tab.context.close()
 
 
 def test_the_page_in_a_browser(page, browser):
