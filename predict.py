@@ -119,21 +119,18 @@ class LineReading(NamedTuple):
     baseline: list[tuple[float, float]]
 
 
-def predict_page(model_path: str | Path, image_path: str | os.PathLike, device: Any = "auto") -> list[LineReading]:
+def predict_page(model_path: str | Path, image_path: str | os.PathLike, **options: Any) -> list[LineReading]:
     """Read the lines of a page, in reading order; of a file with several pages, of all.
 
-    Its lines are those of an ALTO or PAGE file beside it or in a folder beside it, or else they are found. Raises
-    HTRError where the checkpoint or the page cannot be read.
+    Its lines are those of an ALTO or PAGE file beside it or in a folder beside it, or else they are found. `options`
+    are flags: spelling, corpus, language, find_lines, device and so on (see `reading.Job`). Raises HTRError where the
+    checkpoint or the page cannot be read.
     """
     from reading import Job, read
 
     rows: list[dict[str, Any]] = []
-    outcome = read(
-        Job(
-            weights_to_use(model_path, shipped=SHIPPED_LINES), [image_path], None, pages=True, device=device, workers=0
-        ),
-        rows.append,
-    )
+    model_path = weights_to_use(model_path, shipped=SHIPPED_LINES)
+    outcome = read(Job(model_path, [image_path], None, pages=True, workers=0, **options), rows.append)
     if outcome.failed:
         raise HTRError(outcome.failed[0])
     lines = [line for page in outcome.pages for line in page.lines]
