@@ -9,12 +9,14 @@ PAGES has a folder for each of the collections that weights/README.md names. Loo
 documents that the shipped finder was not trained on. A line of the transcript is found where one line runs along three
 quarters of its baseline, within 0.4 of the distance of lines; what is found is of use where it runs along a third of
 one. Order is the share of lines that follow each other in the transcript and as they were found. Seconds are of the
-processor, start included for kraken. --photos takes six of the pages, and reports them as they are and changed.
+processor, start included for kraken. --photos takes six of the pages, and with --font one drawn in that handwriting
+font, and reports them as they are and changed.
 --others takes pictures that are no pages, of each folder the first 25, and drawn ones. How to set up RUNS/kraken:
 benchmarks/peers.py.
 """
 
 import argparse
+import random
 import resource
 import statistics
 import subprocess
@@ -31,7 +33,9 @@ from finder_weights import applied, split_pages
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+from draw_page import written  # noqa: E402
 
 from config import SHIPPED_FINDER  # noqa: E402
 from htr.pictures.cutting import PagePicture  # noqa: E402
@@ -124,9 +128,10 @@ class Count:
 # ------------------------------------------------------------------------------------------------- photos
 
 
-def changed(page: TruePage, matrix: np.ndarray, size: tuple[int, int], bend: float = 0.0) -> tuple[Image.Image, Lines]:
+def changed(
+    grey: Image.Image, own: Lines, matrix: np.ndarray, size: tuple[int, int], bend: float = 0.0
+) -> tuple[Image.Image, Lines]:
     """A page as it is seen after a homography of its places, bent by waves of so many pixels; and its lines there."""
-    grey = page.grey()
     inverse = np.linalg.inv(matrix)
     x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
     wave = 2 * np.pi / (0.4 * size[1])
@@ -135,7 +140,7 @@ def changed(page: TruePage, matrix: np.ndarray, size: tuple[int, int], bend: flo
     inside = (left >= 0) & (top >= 0) & (left < grey.width) & (top < grey.height)
     pixels = np.asarray(grey)[np.clip(top, 0, grey.height - 1), np.clip(left, 0, grey.width - 1)]
     lines = []
-    for line in page.lines:
+    for line in own:
         flat = seen = applied(matrix, line)
         for _ in range(3):
             seen = flat - [0, 1] * (bend * np.sin(wave * seen[:, :1] + wave / 3 * seen[:, 1:]))
@@ -145,27 +150,26 @@ def changed(page: TruePage, matrix: np.ndarray, size: tuple[int, int], bend: flo
     return Image.fromarray(np.where(inside, pixels, np.clip(wood, 0, 255)).astype(np.uint8)), lines
 
 
-def photos(page: TruePage) -> Iterator[tuple[str, Image.Image, Lines]]:
-    """The page in many ways: name, picture, and where its lines are in it."""
-    grey = page.grey()
+def photos(grey: Image.Image, lines: Lines) -> Iterator[tuple[str, Image.Image, Lines]]:
+    """A page in many ways: name, picture, and where its lines are in it."""
     width, height = grey.size
-    yield "as scanned", grey, page.lines
+    yield "as scanned", grey, lines
     for degrees in (2, 5, 10):
         angle, big = np.radians(degrees), (round(1.2 * width), round(1.2 * height))
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
         shift = np.eye(3)
         shift[:2, 2] = np.array(big) / 2 - turn[:2, :2] @ [width / 2, height / 2]
-        yield f"turned by {degrees} degrees, on dark wood", *changed(page, shift @ turn, big)
+        yield f"turned by {degrees} degrees, on dark wood", *changed(grey, lines, shift @ turn, big)
     tilt = np.array([[1, 0.05, 0.06 * width], [0.02, 1, 0.03 * height], [0.08 / width, 0.12 / height, 1]])
-    yield "in perspective, on dark wood", *changed(page, tilt, (round(1.1 * width), round(1.1 * height)))
-    yield "crumpled", *changed(page, np.eye(3), (width, height), height / 150)
+    yield "in perspective, on dark wood", *changed(grey, lines, tilt, (round(1.1 * width), round(1.1 * height)))
+    yield "crumpled", *changed(grey, lines, np.eye(3), (width, height), height / 150)
     shade = np.linspace(1, 0.35, width) * np.where(np.arange(height)[:, None] > 0.6 * height, 0.6, 1)
-    yield "shadowed", Image.fromarray((np.asarray(grey) * shade).astype(np.uint8)), page.lines
+    yield "shadowed", Image.fromarray((np.asarray(grey) * shade).astype(np.uint8)), lines
     for dots in (75, 150, 600):
         scale = dots / 200  # of lines about 66 pixels high, which is 8 mm at 200 dpi
         size = round(width * scale), round(height * scale)
-        yield f"at {dots} dpi", grey.resize(size, Image.Resampling.LANCZOS), [line * scale for line in page.lines]
+        yield f"at {dots} dpi", grey.resize(size, Image.Resampling.LANCZOS), [line * scale for line in lines]
 
 
 # ------------------------------------------------------------------------------------------------- kraken
@@ -243,11 +247,15 @@ def show_collections(pages: Sequence[TruePage], finder: Finder) -> None:
     print(f"\n{len(pages)} pages, median {statistics.median(times):.2f} s of the processor each")
 
 
-def show_photos(pages: Sequence[TruePage], finder: Finder) -> None:
-    counts = defaultdict(Count)
-    for page in [each for each in pages if each.name.startswith(("copiste", "testaments"))][::9][:6]:
-        for name, picture, lines in photos(page):
-            counts[name].add(lines, find_lines(Held(page.name, picture), 0, finder).lines)
+def show_photos(pages: Sequence[TruePage], finder: Finder, font: str) -> None:
+    chosen = [each for each in pages if each.name.startswith(("copiste", "testaments"))][::9][:6]
+    shown, counts = [(page.grey(), page.lines) for page in chosen], defaultdict(Count)
+    if font:
+        sheet, baselines = written(font, random.Random(0))
+        shown.append((to_grey(sheet), baselines))
+    for grey, own in shown:
+        for name, picture, lines in photos(grey, own):
+            counts[name].add(lines, find_lines(Held("page", picture), 0, finder).lines)
     print("| picture | lines | recall | precision | order |\n|---|---|---|---|---|")
     for name, count in counts.items():
         print(f"| {name} | {count} |")
@@ -273,6 +281,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, help="folder of the collections of pages")
     parser.add_argument("--others", type=Path, nargs="*", metavar="DIR", help="pictures that are no pages")
     parser.add_argument("--photos", action="store_true", help="pages photographed in many ways")
+    parser.add_argument("--font", default="", help="a handwriting font, of which docs/draw_page.py draws one more page")
     parser.add_argument("--kraken", type=int, metavar="N", help="kraken beside this project, on N pages of Copiste")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where kraken is")
     args = parser.parse_args()
@@ -284,7 +293,7 @@ def main() -> None:
     pages = unseen_pages(args.pages)
     finder = load_finder(SHIPPED_FINDER, "cpu")
     if args.photos:
-        show_photos(pages, finder)
+        show_photos(pages, finder, args.font)
     elif args.kraken:
         chosen = [page for page in pages if page.name.startswith("copiste")][: args.kraken]
         show_beside_kraken(chosen, finder, args.runs_dir / "kraken" / "bin")

@@ -36,24 +36,29 @@ WIDTH, HEIGHT, DISTANCE, TOP, LEFT = 1240, 1500, 112, 150, 120  # pixels
 PAPER, RULE, INK = (243, 238, 224), (196, 208, 222), (38, 44, 92)
 
 
-def written(font: ImageFont.FreeTypeFont, rng: random.Random) -> Image.Image:
-    """The sheet: words on ruled lines, each a little off its line, larger or smaller."""
+def written(path: str, rng: random.Random) -> tuple[Image.Image, list[np.ndarray]]:
+    """The sheet: words on ruled lines, each a little off its line, larger or smaller; and the lines' baselines."""
+    font = ImageFont.truetype(path, 60)
+    longest = max(map(font.getlength, TEXT.splitlines()))
+    font = font.font_variant(size=56 * (WIDTH - 2 * LEFT) / longest)
     sheet = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(sheet)
-    lines = TEXT.splitlines()
+    lines, baselines = TEXT.splitlines(), []
     for number in range(len(lines)):
         y = TOP + number * DISTANCE
         draw.line([(0, y + 6), (WIDTH, y + 6)], RULE, 2)
     for number, line in enumerate(lines):
         x = LEFT + rng.uniform(-8, 8) if not line.startswith(RIGHT) else WIDTH - LEFT - font.getlength(line)
-        drift = rng.uniform(-0.004, 0.004)
+        drift, points = rng.uniform(-0.004, 0.004), []
         for word in line.split():
             size = font.size * rng.uniform(0.97, 1.03)
             own = font.font_variant(size=size)
             y = TOP + number * DISTANCE + drift * x + rng.uniform(-3, 3)
             draw.text((x, y), word, INK, own, anchor="ls")
+            points += [(x, y), (x + own.getlength(word), y)]
             x += own.getlength(word) + font.getlength(" ") * rng.uniform(1.0, 1.4)
-    return sheet
+        baselines.append(np.array(points))
+    return sheet, baselines
 
 
 def photographed(sheet: Image.Image, rng: random.Random) -> Image.Image:
@@ -89,9 +94,8 @@ def beside(photo: Image.Image, path: Path) -> Image.Image:
 
 def main() -> None:
     rng = random.Random(0)
-    font = ImageFont.truetype(sys.argv[1], 60)
-    longest = max(map(font.getlength, TEXT.splitlines()))
-    photo = photographed(written(font.font_variant(size=56 * (WIDTH - 2 * LEFT) / longest), rng), rng)
+    sheet, _ = written(sys.argv[1], rng)
+    photo = photographed(sheet, rng)
     path = ROOT / "docs" / "page.jpg"
     photo.save(path, quality=80)
     beside(photo, path).resize((1205, 830), Image.Resampling.LANCZOS).save(ROOT / "docs" / "page_read.jpg", quality=80)
