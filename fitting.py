@@ -34,11 +34,8 @@ def fit_choice(labelled: Labelled, trigrams: Ngrams, prior: Prior) -> tuple[Prio
 
     The network must not have been trained on these images.
     """
-    places = [
-        evidence.candidates.index(truth) if truth in evidence.candidates else len(evidence.candidates)
-        for evidence, truth in labelled
-    ]
-    weights = fit_prior([evidence.features for evidence, _ in labelled], places)
+    read, truths = zip(*labelled, strict=True)
+    weights = fit_prior([each.features for each in read], [each.candidates for each in read], truths)
     prior = dataclasses.replace(prior, weights=weights)
     choices = [prior.choose(evidence.candidates, evidence.features) for evidence, _ in labelled]
     right = [choice.text == truth for choice, (_, truth) in zip(choices, labelled, strict=True)]
