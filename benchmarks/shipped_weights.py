@@ -12,8 +12,8 @@ OUT/names gets the Kaggle layout: its training images are those of DIR, the draw
 the words, in capitals; its validation images are those of DIR. Two cycles of training make OUT/htr_crnn_names.pth. From
 these weights, the words as they are written make OUT/htr_crnn_words.pth; OUT/words has their tables.
 
-OUT/lines gets the lines of the pages, and the words. From the weights of words that are shipped, or were just made,
-they make OUT/htr_crnn_lines.pth. Writers and documents that validate, and two collections of one hand each, are not
+OUT/lines gets the lines of the pages, and the words. From the weights of words that are shipped, or were just made, two
+cycles make OUT/htr_crnn_lines.pth. Writers and documents that validate, and two collections of one hand each, are not
 trained on. Run again, the script goes on where it was stopped.
 """
 
@@ -44,6 +44,8 @@ from dataset import (  # noqa: E402
     page_lines,
     rare_characters,
 )
+from fitting import fitted_on, keep_fitted  # noqa: E402
+from htr.decoding.lexicon import Lexicon  # noqa: E402
 from htr.pictures.cutting import PageLine  # noqa: E402
 from htr.pictures.images import ImageError, read_images  # noqa: E402
 from htr.pictures.synthetic import GLYPHS, draw_form  # noqa: E402
@@ -52,17 +54,18 @@ from htr.texts.labels import clean_label, read_labels  # noqa: E402
 from htr.texts.page_xml import MARKS  # noqa: E402
 from htr.texts.pages import PageRules  # noqa: E402
 from htr.texts.sources import find_source  # noqa: E402
+from reading import pixels_of  # noqa: E402
 from training import schedule  # noqa: E402
-from utils import last_path, load_checkpoint, save_checkpoint  # noqa: E402
+from utils import last_path, load_checkpoint, restore_settings, save_checkpoint  # noqa: E402
 
 DRAWABLE = {*GLYPHS, " "}
 DRAWN = 1500  # pictures of names
 EPOCHS = 12  # of each cycle
 FIRST = ("--batch-size", 32, "--learning-rate", 0.003, "--ema-decay", 0.997, "--augment-steps", 1000)
 SECOND = ("--batch-size", 16, "--learning-rate", 0.001, "--ema-decay", 0.998)
-LINE_EPOCHS = 6
+LINE_CYCLES = ((6, 0.15), (5, 0.2))  # epochs, dropout; each cycle starts from the weights of the one before
 LINES = ("--frame-width", 4, "--batch-size", 16, "--learning-rate", 0.0015, "--lr-cooldown", 0.75,
-         "--ema-decay", 0.998, "--dropout", 0.15, "--rotation", 0.5, "--shear", 12, "--shrink", 0.75, "--stretch", 0.2,
+         "--ema-decay", 0.998, "--rotation", 0.5, "--shear", 12, "--shrink", 0.75, "--stretch", 0.2,
          "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3, "--augment-steps", 300)  # fmt: skip
 LEFT_OUT = re.compile(f"{MARKS.pattern}|[<>]")  # marks of the transcript, "<>" for a word that was crossed out
 OF_ANOTHER_LINE = {
@@ -262,18 +265,37 @@ def train_lines(args: argparse.Namespace, words: Path, model: Path) -> None:
     folder = args.out / "lines"
     if not (folder / "apart" / "labels.csv").exists():  # which is written last
         make_lines(args.pages, args.words, folder)
-    everything = ("--follow-links", "--num-samples", 0, "--validation-samples", 1000)
-    cycle = ("--epochs", LINE_EPOCHS, "--lr-cycle", LINE_EPOCHS, "--lr-patience", LINE_EPOCHS)
-    train(LINE_EPOCHS, model, folder / "lines", "--pretrained", words, "--no-uppercase", *everything, *LINES, *cycle)
-    halve(model)
+    everything = ("--no-uppercase", "--follow-links", "--num-samples", 0, "--validation-samples", 1000)
+    before = words
+    for number, (epochs, dropout) in enumerate(LINE_CYCLES, 1):
+        made = args.out / f"lines_{number}.pth"
+        cycle = ("--epochs", epochs, "--lr-cycle", epochs, "--lr-patience", epochs, "--dropout", dropout)
+        train(epochs, made, folder / "lines", "--pretrained", before, *everything, *LINES, *cycle)
+        before = made
+    halve(before, model)
+    fit_on_lines(model, folder / "lines")
     run("predict.py", "--model-path", model, "--export", model.with_suffix(".onnx"))
 
 
-def halve(model: Path) -> None:
-    """Round the weights of a checkpoint to half precision, but for the few that are no matrices."""
+def fit_on_lines(model: Path, data: Path) -> None:
+    """Calibrate weights, and fit how they weigh the language of the training labels, on all validation lines."""
+    config, _ = restore_settings(load_checkpoint(model), model)
+    rules = label_rules(config)
+    labels, rows = (
+        [(name, rules.clean(text)) for name, text in read_labels(data / table).labels()]
+        for table in ("train.csv", "validation.csv")
+    )
+    images = pixels_of(read_images([data / name for name, _ in rows], geometry(config), config.WORKERS))
+    lexicon = Lexicon(Counter(text for _, text in labels))
+    fitted = fitted_on(model, images, [text for _, text in rows], lexicon, "cpu", None)
+    keep_fitted(fitted, model, model, len(rows))
+
+
+def halve(model: Path, target: Path) -> None:
+    """Write a checkpoint with weights in half precision, but for the few that are no matrices."""
     checkpoint = load_checkpoint(model)
     weights = {name: weight.half() if weight.dim() > 1 else weight for name, weight in checkpoint["model"].items()}
-    save_checkpoint(checkpoint | {"model": weights}, model)
+    save_checkpoint(checkpoint | {"model": weights}, target)
 
 
 def main() -> None:
