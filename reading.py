@@ -120,9 +120,8 @@ class Reader:
         cannot be read, or the file was never fitted for one, or for spelling.
         """
         network, facts, config, alphabet = load_network(model_path, device)
-        way = (
-            "lexicon" if lexicon is not None else "spelling" if spelling or corpus or language else ""
-        )  # a lexicon weighs spelling, too
+        # A lexicon weighs spelling, too.
+        way = "lexicon" if lexicon is not None else "spelling" if spelling or corpus or language else ""
         if way and way not in facts:
             raise HTRError(
                 f"{model_path} was never fitted for reading {'by' if way == 'spelling' else 'with a'} {way}: fit it on"
@@ -605,7 +604,7 @@ def set_patterns(reader: Reader, job: Job, found: Found) -> None:
     notes = [f"{job.pattern}: {note}" for note in table.notes]
     if free := len(found.files) - len(reader.patterns):
         notes.append(f"{job.pattern} has no pattern for {free:,} images, which are read without one")
-    for note in notes if parallel.rank() == 0 else ():
+    for note in notes:
         print(printable(note))
 
 

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="and by that of a text")
     parser.add_argument("--language", default="", help="and by the common words of a language: fr, en, ...")
     args = parser.parse_args()
-    reader = Reader.load(args.model_path, "auto", None, args.spelling, args.corpus, args.language)
+    reader = Reader.load(args.model_path, spelling=args.spelling, corpus=args.corpus, language=args.language)
     rules, scores = label_rules(reader.config), defaultdict(Comparison)
     of_words = defaultdict(lambda: ([], []))  # probabilities, and whether they are right
     for table in ("lines/validation.csv", "apart/labels.csv"):
