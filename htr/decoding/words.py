@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from htr.decoding.confidence import FLOOR
+from htr.decoding.confidence import FLOOR, log_odds
 
-OTHERWISE = 0.7  # what the beam's share of a word counts where the network by itself reads another one
+CERTAIN = 1e-3  # how close to 0 and 1 a probability may come whose log-odds count
+# Of the probability of a word that was chosen, in log-odds: what those of its share of the candidates count, those of
+# its own confidence where the network by itself reads it, too, that it does, and a constant. Fitted on 10,687 words of
+# lines on which the shipped weights of lines were not trained.
+SHARE, OWN, SAME, CONSTANT = 0.14, 0.85, 1.3, -0.63
 
 
 def own_confidences(text: str, characters: Sequence[float], probability: float) -> list[float]:
@@ -28,19 +32,22 @@ def found_confidences(
 ) -> list[float]:
     """The probability of each word of a text that was chosen among candidates.
 
-    It is the mean of two: the share of the candidates' probability that has the word in this place, and, where the
-    network by itself reads the same word there, `own`, that of each word of `greedy`.
+    A logistic regression of two: the share of the candidates' probability that has the word in this place, and, where
+    the network by itself reads the same word there, `own`, that of each word of `greedy`.
     """
     words, among = text.split(), max(sum(probabilities), FLOOR)
-    shares, alone = [0.0] * len(words), [math.nan] * len(words)
+    shares = [0.0] * len(words)
     for candidate, probability in zip(candidates, probabilities, strict=True):
         for place, _ in _same(words, candidate.split()):
             shares[place] += probability / among
+    odds = [CONSTANT + SHARE * _log_odds(share) for share in shares]
     for place, other in _same(words, greedy.split()):
-        alone[place] = own[other]
-    return [
-        OTHERWISE * share if math.isnan(one) else (share + one) / 2 for share, one in zip(shares, alone, strict=True)
-    ]
+        odds[place] += SAME + OWN * _log_odds(own[other])
+    return [1 / (1 + math.exp(-each)) for each in odds]
+
+
+def _log_odds(probability: float) -> float:
+    return log_odds(min(max(probability, CERTAIN), 1 - CERTAIN))
 
 
 def _same(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from htr.decoding.words import OTHERWISE, found_confidences, own_confidences
+from htr.decoding.words import CONSTANT, OWN, SAME, SHARE, found_confidences, own_confidences
 
 
 def test_the_words_of_a_greedy_reading_multiply_to_its_probability():
@@ -21,5 +21,12 @@ def test_a_word_has_the_share_of_the_candidates_that_hold_it():
     """Here of three, which have 0.8 together; the network by itself reads the third."""
     candidates, probabilities = ["le chat dort", "le chien dort", "chat dort"], [0.4, 0.3, 0.1]
     found = found_confidences("le chat dort", "chat dor", [0.9, 0.2], candidates, probabilities)
-    assert found == pytest.approx([OTHERWISE * 0.7 / 0.8, (0.5 / 0.8 + 0.9) / 2, OTHERWISE * 1.0])
+    odds = [math.log(each / (1 - each)) for each in found]
+    assert odds == pytest.approx(
+        [
+            CONSTANT + SHARE * math.log(0.7 / 0.1),  # in two of the three, and not in the network's own reading
+            CONSTANT + SHARE * math.log(0.5 / 0.3) + SAME + OWN * math.log(9),
+            CONSTANT + SHARE * math.log(999),
+        ]
+    )
     assert found_confidences("", "a", [0.5], [""], [1.0]) == []
