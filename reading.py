@@ -636,7 +636,7 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
 def key_of(job: Job) -> str:
     """What the rows of a job depend on besides their pictures."""
     files = [job.model_path, job.lexicon, *(text_files(job.corpus) if job.corpus else [])]
-    settings = f"{' '.join(COLUMNS)} language {job.language}" + " spelling" * job.spelling
+    settings = "spelling" * job.spelling + f" language {job.language}" * bool(job.language)
     if job.has_patterns:
         files.append(job.pattern)
     elif job.characters or job.pattern:

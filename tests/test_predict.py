@@ -986,7 +986,8 @@ def test_a_stopped_reading_resumes_without_pytorch(without_torch, tmp_path):
     read_without_torch(without_torch, *flags)
     whole = (tmp_path / "predictions.csv").read_text(encoding="utf-8")
     key = Journal.key_of(without_torch / "names.onnx", None)
-    row = {"FILENAME": "TEST", "PREDICTION": "READ BEFORE", "CONFIDENCE": 1.0, "ERROR": "", "CHARACTER_CONFIDENCES": ""}
+    row = {"FILENAME": "TEST", "PREDICTION": "READ BEFORE", "CONFIDENCE": 1.0, "ERROR": ""}
+    row |= {"CHARACTER_CONFIDENCES": "", "WORD_CONFIDENCES": ""}
     first = sorted((without_torch / "scans").glob("*.jpg"))[0]
     lines = [{"key": key, "started": time.time() + 1}, [f"scans/{first.name}", row]]
     (tmp_path / "predictions.partial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

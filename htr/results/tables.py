@@ -18,6 +18,7 @@ from htr.system.scripts import HTRError, printable
 
 Row = dict[str, Any]
 WORKBOOK = "predictions.xlsx"
+ROWS = 2  # version of the rows that a journal keeps: those of another one lack columns
 MOST_ROWS = 1_048_576  # of a sheet
 NOT_IN_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
@@ -106,7 +107,7 @@ class Journal:
     @staticmethod
     def key_of(*files: str | Path | None, settings: str = "") -> str:
         """A key that changes with the content of these files, and with what is set besides."""
-        digest = hashlib.blake2b(settings.encode("utf-8", "surrogateescape"), digest_size=16)
+        digest = hashlib.blake2b(f"{ROWS} {settings}".encode("utf-8", "surrogateescape"), digest_size=16)
         for path in files:
             try:
                 digest.update(hashlib.blake2b(Path(path).read_bytes() if path else b"").digest())
