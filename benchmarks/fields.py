@@ -24,16 +24,16 @@ from htr.results.scores import Score  # noqa: E402
 from htr.texts.labels import read_labels  # noqa: E402
 from reading import Reader, pixels_of  # noqa: E402
 
-KINDS = {  # of cells: what their texts match, and what --characters and --pattern say of them
-    "digits": (r"[0-9]+", "0-9", "[0-9]+"),
-    "digits and signs": (r"[0-9][0-9 .,/]*[0-9]", "0-9 .,/", "[0-9][0-9 .,/]*[0-9]"),
+KINDS = {  # of cells: what --characters says of their texts, and --pattern, which all of them match
+    "digits": ("0-9", "[0-9]+"),
+    "digits and signs": ("0-9 .,/", "[0-9][0-9 .,/]*[0-9]"),
 }
 
 
 def show(reader: Reader, kind: str, rows: Rows, images: list) -> None:
     """A row of the table for each way of reading."""
-    matched, characters, expression = KINDS[kind]
-    chosen = [n for n, (_, text) in enumerate(rows) if re.fullmatch(matched, text)]
+    characters, expression = KINDS[kind]
+    chosen = [n for n, (_, text) in enumerate(rows) if re.fullmatch(expression, text)]
     known = reader.alphabet.characters
     ways = {
         "greedy": None,
@@ -46,7 +46,7 @@ def show(reader: Reader, kind: str, rows: Rows, images: list) -> None:
         for n, evidence in zip(chosen, read, strict=True):
             text = reader.choose(evidence).text
             score.add(rows[n][1], text)
-            others += not re.fullmatch(matched, text)
+            others += not re.fullmatch(expression, text)
         print(f"| {kind} | {len(chosen)} | {way} | {score.cer:.4f} | {score.exact:.3f} | {others} |", flush=True)
 
 
