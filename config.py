@@ -83,6 +83,16 @@ class Config:
     MAX_WIDTH: int = _setting(
         2048, "largest width in pixels after scaling; wider images are squeezed", least=64, most=32768
     )
+    VIEW_WIDTH: float = _setting(
+        1.0, "show lines so many times as wide, once they are scaled; --pretrained chooses it", least=0.25, most=4
+    )
+    VIEW_SLANT: float = _setting(
+        0.0,
+        "lean lines to the right by so many times their height, or with a negative value to the left; --pretrained"
+        " chooses it",
+        least=-1,
+        most=1,
+    )
 
     # network
     FRAME_WIDTH: int = _setting(

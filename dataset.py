@@ -21,6 +21,7 @@ import numpy as np
 from config import Config
 from htr.pictures.cutting import PageLine, PagePicture
 from htr.pictures.images import PREPROCESSING, Geometry, ImageError, Part, read_images
+from htr.pictures.views import View
 from htr.system.files import file_name, links_out, list_files, only_writer
 from htr.system.names import Matches, Pictures
 from htr.system.progress import Progress, counted
@@ -49,7 +50,8 @@ Fits = Callable[[str, int], bool]  # whether a text can be aligned with an image
 
 def geometry(config: Config) -> Geometry:
     """How the network wants its lines."""
-    return Geometry(config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH, config.LEVELS)
+    view = View(config.VIEW_WIDTH, config.VIEW_SLANT)
+    return Geometry(config.IMG_HEIGHT, config.MAX_SCALE, config.MAX_WIDTH, config.LEVELS, view)
 
 
 def columns_named(config: Config) -> Columns:

@@ -5,8 +5,8 @@ import dataclasses
 import itertools
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,11 @@ from htr.decoding.language import Language, common_words, read_corpus, text_file
 from htr.decoding.lexicon import Choice, Lexicon, Prior
 from htr.decoding.patterns import Pattern, of_characters
 from htr.decoding.words import found_confidences, own_confidences
+from htr.pictures.cutting import PageLine
 from htr.pictures.documents import PDF
 from htr.pictures.finding import FEWEST, FoundLines, find_lines
-from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, read_images, shape_of
+from htr.pictures.images import Decoded, Found, Held, ImageError, find_files, is_of_page, read_images, shape_of
+from htr.pictures.views import best_view
 from htr.results.known import Known, known_labels
 from htr.results.page_truth import PageTruth
 from htr.results.report import LeastSure, LeastSurePages, write_report
@@ -59,6 +61,7 @@ SURE = 0.7  # mean confidence of their characters from which on it is not asked
 LOOKED_AT = 3  # pictures that may be pages
 SURER = 0.1  # by how much it is larger the other way up, where that is right
 
+File = tuple[str, Any]  # the name in tables, and the path, as of `find_files`
 MaybeImage = np.ndarray | ImageError  # grey uint8 (H, W), or why it could not be read
 
 
@@ -235,30 +238,30 @@ class Reader:
         probabilities = self.prior.probabilities(evidence.features) if self.prior else np.exp(evidence.likelihoods)
         return found_confidences(choice.text, evidence.text, own, evidence.candidates, probabilities)
 
-    def rows(self, files: Sequence[tuple[str, Path]], batch_size: int, workers: int) -> Iterator[Row]:
+    def rows(self, files: Sequence[File], batch_size: int, workers: int) -> Iterator[Row]:
         """Read (name, path) pairs; yields a row of `columns` for each, in the order given.
 
         Holds the images of a few thousand files at most, however many there are. With several processes each reads
         every so many windows of files, and only the first one yields rows, those of all.
         """
-        windows = [files[start : start + WINDOW] for start in range(0, len(files), WINDOW)]
+        windows = windows_of(files)
         rank, world = parallel.rank(), parallel.world()
         paths = [path for window in windows[rank::world] for _, path in window]
         images = read_images(paths, geometry(self.config), workers)
         for first in range(0, len(windows), world):
             rows = []
             if first + rank < len(windows):
-                names = [name for name, _ in windows[first + rank]]
-                rows = self.window_rows(names, [next(images) for _ in names], batch_size)
+                window = windows[first + rank]
+                rows = self.window_rows(window, [next(images) for _ in window], batch_size)
             for part in parallel.gather(rows) or []:
                 yield from part
 
-    def window_rows(self, names: Sequence[str], images: Sequence[Decoded | ImageError], batch_size: int) -> list[Row]:
+    def window_rows(self, files: Sequence[File], images: Sequence[Decoded | ImageError], batch_size: int) -> list[Row]:
         """A row of `columns`, and the number of its PAGES, for each image, read in batches of similar width."""
         rows = []
-        patterns = [self.patterns.get(name, self.pattern) for name in names]
-        found = self.read_all(pixels_of(images), batch_size, patterns)
-        for name, image, evidence in zip(names, images, found, strict=True):
+        patterns = [self.patterns.get(name, self.pattern) for name, _ in files]
+        found = self.read_all(self.as_suits_pages(pixels_of(images), pages_of(files)), batch_size, patterns)
+        for (name, _), image, evidence in zip(files, images, found, strict=True):
             if evidence is None:
                 values = (name, "", "", str(image), "", "", "", "", "")
             else:
@@ -275,17 +278,38 @@ class Reader:
         several = self.prior or self.pattern or self.patterns
         return COLUMNS + CHOICE_COLUMNS if several else COLUMNS
 
+    def as_suits_pages(self, images: Sequence[MaybeImage], pages: Sequence[Hashable | None]) -> list[MaybeImage]:
+        """Images in the view in which their page is read best, see `best_view`; those of no page (None) as they are."""
+        places = defaultdict(list)
+        for n, (image, page) in enumerate(zip(images, pages, strict=True)):
+            if page is not None and not isinstance(image, ImageError):
+                places[page].append(n)
+        seen = list(images)
+        for members in places.values():
+            view = best_view([images[n] for n in members], self.texts_and_probabilities)
+            for n in members:
+                seen[n] = view.of(images[n])
+        return seen
+
+    def texts_and_probabilities(self, images: Sequence[np.ndarray]) -> list[tuple[str, float]]:
+        """What is read greedily of images, and P(text | image)."""
+        evidence = self.read_batches(images, self.network.in_batch)
+        return [(each.text, each.reading.confidence) for each in evidence]
+
+    def read_batches(self, images: Sequence[np.ndarray], batch_size: int) -> list[Evidence]:
+        """Read images greedily, in the network's batches."""
+        batches = self.network.batches([image.shape[1] for image in images], batch_size)
+        with self.network.threads() as pool:
+            readings = list(pool.map(lambda batch: self.read([images[i] for i in batch]), batches))
+        found = dict(zip(itertools.chain(*batches), itertools.chain(*readings), strict=True))
+        return [found[i] for i in range(len(images))]
+
     def read_all(
         self, images: Sequence[MaybeImage], batch_size: int, patterns: Sequence[Pattern | None] = ()
     ) -> list[Evidence | None]:
         """Read images, each within its pattern, in the network's batches; None for those that could not be read."""
         places = [i for i, image in enumerate(images) if not isinstance(image, ImageError)]
-        readable = [images[place] for place in places]
-        batches = self.network.batches([image.shape[1] for image in readable], batch_size)
-        with self.network.threads() as pool:
-            readings = list(pool.map(lambda batch: self.read([readable[i] for i in batch]), batches))
-        found = dict(zip(itertools.chain(*batches), itertools.chain(*readings), strict=True))
-        evidence = [found[i] for i in range(len(readable))]
+        evidence = self.read_batches([images[place] for place in places], batch_size)
         of_image = [patterns[place] for place in places] if patterns else [None] * len(places)
         weighed = [n for n, pattern in enumerate(of_image) if pattern or self.prior]
         found = self.weigh([evidence[n] for n in weighed], [of_image[n] for n in weighed])
@@ -293,6 +317,38 @@ class Reader:
             evidence[n] = each
         of_place = dict(zip(places, evidence, strict=True))
         return [of_place.get(place) for place in range(len(images))]
+
+
+def pages_of(files: Sequence[File]) -> list[Hashable | None]:
+    """What the lines of one page have in common: the page, or the folder in which they were kept; None for others."""
+    pages, kept = [], {}
+    for _, path in files:
+        page = None
+        if isinstance(path, PageLine):
+            page = id(path.whole)
+        elif isinstance(path, Path):
+            if path.parent not in kept:  # its first picture tells
+                kept[path.parent] = is_of_page(path)
+            page = path.parent if kept[path.parent] else None
+        pages.append(page)
+    return pages
+
+
+def page_by_page(files: Sequence[File]) -> Iterator[list[File]]:
+    """Files one by one, but the lines of a page together."""
+    pairs = enumerate(zip(files, pages_of(files), strict=True))
+    for _, group in itertools.groupby(pairs, key=lambda pair: (pair[1][1] is None and pair[0], pair[1][1])):
+        yield [file for _, (file, _) in group]
+
+
+def windows_of(files: Sequence[File]) -> list[list[File]]:
+    """Files that are read together: WINDOW of them, or more, where that would split the lines of a page."""
+    windows: list[list[File]] = []
+    for several in page_by_page(files):
+        if not windows or len(windows[-1]) >= WINDOW:
+            windows.append([])
+        windows[-1].extend(several)
+    return windows
 
 
 def _joined(confidences: Sequence[float]) -> str:
@@ -616,6 +672,10 @@ def written_rows(reader: Reader, outcome: Outcome) -> Iterator[Row]:
     if job.output_dir:
         journal = Journal(job.output_dir, key_of(job))
     before = journal.rows([path for _, path in files]) if job.resume and rank == 0 else {}
+    for several in page_by_page(files) if before else ():
+        if any(path not in before for _, path in several):  # all are read again, in the view that suits all
+            for _, path in several:
+                before.pop(path, None)
     todo = parallel.from_first([n for n, (_, path) in enumerate(files) if path not in before])
     outcome.new = len(todo)
     fresh = reader.rows([files[n] for n in todo], job.batch_size or reader.network.in_batch, job.workers)

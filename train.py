@@ -10,6 +10,7 @@ continues from (.last.pth), a table with a row per epoch (.history.csv) and lear
 import argparse
 import contextlib
 import dataclasses
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
     from htr.pictures.synthetic import draw_dataset
     from htr.system import parallel
     from training import (
+        VIEW,
         check_start,
         choose_rate,
+        choose_view,
         describe,
         dry_run,
         fit,
@@ -78,8 +81,14 @@ def train(config: Config, given: dict[str, Any], args: argparse.Namespace) -> in
             checkpoint = load_checkpoint(pretrained)
             config, known = pretrained_settings(checkpoint, config, given, pretrained)
         train_lines, validation_lines, alphabet = load_data(config, known, grow=True, keep=not args.dry_run)
+        if pretrained and not given.keys() & set(VIEW):
+            seen = choose_view(config, checkpoint, known, pretrained, train_lines, device)
+            if seen != config:
+                config = seen
+                train_lines, validation_lines, alphabet = load_data(config, known, grow=True, keep=not args.dry_run)
         if pretrained:
-            chosen = {name: value for name, value in schedule(len(train_lines)).items() if name not in given}
+            width = statistics.median(train_lines.images.widths) / config.IMG_HEIGHT
+            chosen = {name: value for name, value in schedule(len(train_lines), width).items() if name not in given}
             config = dataclasses.replace(config, **chosen)
             print(f"{config.EPOCHS} epochs with settings for {len(train_lines):,} lines")
         state = new_state(config, alphabet, device)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -34,6 +35,7 @@ from htr.decoding.ctc import frames, frames_needed, greedy_decode
 from htr.decoding.lexicon import Lexicon
 from htr.pictures.augmentation import Strengths, augment, augmented_share
 from htr.pictures.packed import PackedImages
+from htr.pictures.views import View, climb
 from htr.results.curves import HISTORY_COLUMNS, draw_curves, write_history
 from htr.results.scores import FEWEST, Score
 from htr.system import parallel
@@ -64,6 +66,10 @@ MACHINE = ("DATA_DIR", "PICTURE_COLUMN", "TEXT_COLUMN", "FOLLOW_LINKS", "DEVICE"
 # Settings that weights are bound to.
 NETWORK = ("IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH", "FRAME_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN",
            "LSTM_LAYERS")  # fmt: skip
+VIEW = ("VIEW_WIDTH", "VIEW_SLANT")
+VIEWED = 64  # lines by which the view is chosen
+LEAST_GAIN = 1.0  # nats a line, by which another view is better
+RAISED = 0.25  # of a line's height, by which its ends are raised or lowered by rotation at most
 READ_ALREADY = 0.4  # CER below which the weights that a run starts from know its handwriting
 LOW_RATE = 1e-4  # the learning rate of such a run
 MOST_SKIPPED = 10  # steps in a row without a finite gradient, after which training stops
@@ -155,7 +161,8 @@ def pretrained_settings(
 ) -> tuple[Config, Alphabet]:
     """The settings for a new run that starts from a checkpoint's weights, whose network they describe; its alphabet.
 
-    Frames may become narrower. Raises HTRError where one of these settings is `given` and another.
+    Frames may become narrower, and the view of lines another one. Raises HTRError where one of the other settings is
+    `given` and differs.
     """
     saved, alphabet = restore_settings(checkpoint, path)
     if "FRAME_WIDTH" in given:
@@ -164,23 +171,56 @@ def pretrained_settings(
         if name in given and getattr(config, name) != getattr(saved, name):
             flag = flag_named(name)
             raise HTRError(f"{path} has {flag} {getattr(saved, name)}, which cannot change: leave {flag} out")
-    return dataclasses.replace(config, **{name: getattr(saved, name) for name in NETWORK}), alphabet
+    kept = (*NETWORK, *(name for name in VIEW if name not in given))
+    return dataclasses.replace(config, **{name: getattr(saved, name) for name in kept}), alphabet
 
 
-def schedule(lines: int) -> dict[str, Any]:
-    """Settings for a run that starts from trained weights, by the number of its lines.
+def choose_view(
+    config: Config, checkpoint: dict[str, Any], known: Alphabet, path: str | Path, lines: Lines, device: torch.device
+) -> Config:
+    """The settings with the view in which a checkpoint's weights read some new lines with the least loss; says which.
+
+    lines: as they are shown by the settings. Weights that know many hands read one person's lines better where these
+    look like most of theirs. Weights that do not read such lines yet say nothing.
+    """
+    model = restore_model(checkpoint, path)[0].to(device)
+    places = np.linspace(0, len(lines) - 1, min(VIEWED, len(lines))).astype(int).tolist()
+    images, texts = [lines.images[n] for n in places], [lines.texts[n] for n in places]
+
+    def judged(view: View) -> tuple[float, Score]:
+        seen = Lines([], PackedImages.of(view.of(image) for image in images), texts, Counter())
+        return validate(model, seen, known, device, Config.BATCH_SIZE)
+
+    loss, score = judged(View())
+    if not (math.isfinite(loss) and score.cer < READ_ALREADY):
+        return config
+    found = climb(lambda view: -judged(view)[0], LEAST_GAIN)
+    if found == View():
+        return config
+    width, slant = View(config.VIEW_WIDTH, config.VIEW_SLANT).then(found)
+    config = dataclasses.replace(config, VIEW_WIDTH=min(max(width, 0.25), 4.0), VIEW_SLANT=min(max(slant, -1.0), 1.0))
+    print(
+        f"lines are shown {config.VIEW_WIDTH:.2f} times as wide, and leaned by {config.VIEW_SLANT:+.2f} of their"
+        f" height, as the weights read them best: a loss of {judged(found)[0]:.1f} instead of {loss:.1f}"
+    )
+    return config
+
+
+def schedule(lines: int, width: float) -> dict[str, Any]:
+    """Settings for a run that starts from trained weights, by the number of its lines and their usual width in heights.
 
     One cycle, of fewer epochs the more lines there are, in small batches, with much augmentation. The average remembers
     the steps of two epochs, 50 at least and 500 at most. With few lines the rate falls from the start: else the loss is
-    lowest long before the errors are fewest. Found with benchmarks/own_hand.py.
+    lowest long before the errors are fewest. Found with benchmarks/own_hand.py. A long line is turned by less: it
+    would have to be shrunk to stay in its frame.
     """
     epochs = min(40, max(25 if lines <= 10_000 else 15, round(425 / lines**0.5)))
     batch_size, cooldown = (4, 1.0) if lines < 500 else (8, 0.8)
     return {
         "EPOCHS": epochs, "LR_CYCLE": epochs, "LR_PATIENCE": epochs, "LR_COOLDOWN": cooldown, "LEARNING_RATE": 1e-3,
         "BATCH_SIZE": batch_size, "EMA_DECAY": 1 - 1 / min(500, max(50, 2 * lines / batch_size)),
-        "DROPOUT": 0.4, "AUGMENT_STEPS": 100, "ROTATION": 4.0, "SHEAR": 25.0, "SHRINK": 0.6, "WARP": 0.08,
-        "STROKE": 0.7,
+        "DROPOUT": 0.4, "AUGMENT_STEPS": 100, "ROTATION": min(4.0, math.degrees(math.atan(RAISED / width))),
+        "SHEAR": 25.0, "SHRINK": 0.6, "WARP": 0.08, "STROKE": 0.7,
     }  # fmt: skip
 
 

@@ -40,7 +40,8 @@ SUFFIXES = (".pth", ".onnx")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 # Settings that reading needs.
 READING = ("UPPERCASE", "VISUAL_ORDER", "IGNORED_LABELS", "IMG_HEIGHT", "MAX_SCALE", "LEVELS", "MAX_WIDTH",
-           "FRAME_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")  # fmt: skip
+           "VIEW_WIDTH", "VIEW_SLANT", "FRAME_WIDTH", "CNN_CHANNELS", "LSTM_HIDDEN", "LSTM_LAYERS")  # fmt: skip
+NEWER = ("VIEW_WIDTH", "VIEW_SLANT", "FRAME_WIDTH")  # settings that files have only where they are no defaults
 
 
 # ------------------------------------------------------------------------------------------------ device
@@ -538,8 +539,9 @@ def export_onnx(model_path: str | Path, target: str | Path) -> None:
     model, config, alphabet = restore_model(checkpoint, model_path)
     facts = {"format": FORMAT, "version": VERSION, "graph": onnx.GRAPH, "alphabet": alphabet.characters}
     settings = {name: getattr(config, name) for name in READING}
-    if config.FRAME_WIDTH == Config.FRAME_WIDTH:
-        del settings["FRAME_WIDTH"]  # which earlier versions did not know
+    for name in NEWER:
+        if settings[name] == getattr(Config, name):
+            del settings[name]
     facts |= {"ways": alphabet.ways, "config": settings}
     facts |= {name: checkpoint[name] for name in ("calibration", "lexicon", "spelling") if name in checkpoint}
     model.fuse()

@@ -47,9 +47,14 @@ def groups_of(name: str, text: str) -> list[str]:
     return [collection]
 
 
-def choices_of(reader: Reader, paths: Sequence[Path]) -> list[tuple[Choice, list[float]]]:
-    """What is read of pictures, and how sure each of its words is."""
+def choices_of(reader: Reader, paths: Sequence[Path], alone: bool = False) -> list[tuple[Choice, list[float]]]:
+    """What is read of pictures, and how sure each of its words is.
+
+    Those that lie in one folder of pages are lines of one page, and are read as such, unless they are read `alone`.
+    """
     images = pixels_of(read_images(paths, geometry(reader.config), 2))
+    if not alone:
+        images = reader.as_suits_pages(images, [path.parent if "pages" in path.parts else None for path in paths])
     read = reader.read_all(images, reader.network.in_batch)
     return [(choice := reader.choose(evidence), reader.words(evidence, choice)) for evidence in read]
 
@@ -65,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="the folder of lines of shipped_weights.py")
     parser.add_argument("--model-path", type=Path, default=SHIPPED_LINES, help="(default: the shipped weights)")
+    parser.add_argument("--alone", action="store_true", help="read each line alone, not as one of its page")
     parser.add_argument("--spelling", action="store_true", help="read by the language of the training labels")
     parser.add_argument("--corpus", type=Path, help="and by that of a text")
     parser.add_argument("--language", default="", help="and by the common words of a language: fr, en, ...")
@@ -75,7 +81,7 @@ def main() -> None:
     for table in ("lines/validation.csv", "apart/labels.csv"):
         folder = (args.data_dir / table).parent
         rows = [(name, rules.clean(text)) for name, text in read_labels(args.data_dir / table).labels()]
-        read = choices_of(reader, [folder / name for name, _ in rows])
+        read = choices_of(reader, [folder / name for name, _ in rows], args.alone)
         for (name, text), (choice, words) in zip(rows, read, strict=True):
             for group in [*groups_of(name, text), "all"]:
                 scores[group].add(name, choice.text, choice.probability, text)

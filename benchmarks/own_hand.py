@@ -129,7 +129,7 @@ def name_of(start: Path) -> str:
 def same_length(lines: int) -> list[str]:
     """Flags for as many epochs of as many batches as --pretrained trains."""
     names = ("EPOCHS", "LR_CYCLE", "LR_PATIENCE", "BATCH_SIZE")
-    return [part for name in names for part in (flag_named(name), str(schedule(lines)[name]))]
+    return [part for name in names for part in (flag_named(name), str(schedule(lines, 1)[name]))]
 
 
 def person(runs: Path, data_dir: Path, writers: dict[int, Rows], start: Path | None) -> None:

@@ -162,7 +162,7 @@ def train_words(args: argparse.Namespace, names: Path, model: Path) -> None:
     writers, data = read_writers(args.words), args.out / "words"
     trained = lines_of(writers)
     write_set(data, args.words, {"train.csv": trained, "validation.csv": lines_of(writers, *WATCHED)})
-    train(schedule(len(trained))["EPOCHS"], model, data, "--follow-links", "--no-uppercase", "--num-samples", 0,
+    train(schedule(len(trained), 1)["EPOCHS"], model, data, "--follow-links", "--no-uppercase", "--num-samples", 0,
           "--pretrained", names)  # fmt: skip
 
 

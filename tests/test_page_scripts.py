@@ -83,7 +83,7 @@ def test_pages_are_scored_by_line_and_by_page(tmp_path, script, book):
 
 
 def test_a_stopped_reading_goes_on(tmp_path, script, book):
-    """What was read of a page is not read again; the outputs are those of a run that was not stopped."""
+    """Pages that were read are not read again, one that was begun is; the outputs are those of a run not stopped."""
     (book / "cover.png").unlink()
     flags = ("predict.py", "book", "--pages", "--model-path", SHIPPED_WEIGHTS)
     script(tmp_path, *flags, "--output-dir", "whole")
@@ -100,9 +100,9 @@ def test_a_stopped_reading_goes_on(tmp_path, script, book):
     journal.write_text("".join(f"{line}\n" for line in lines))
     shutil.rmtree(output / "pages")
     done = script(tmp_path, *flags, "--resume")
-    assert "of these, read by the run before: 10" in done.stdout
+    assert "of these, read by the run before: 8" in done.stdout
     read = table(output / "predictions.csv")
-    assert read["PREDICTION"].tolist() == [f"KEPT {n}" for n in range(10)] + whole["PREDICTION"].tolist()[10:]
+    assert read["PREDICTION"].tolist() == [f"KEPT {n}" for n in range(8)] + whole["PREDICTION"].tolist()[8:]
     assert (output / "pages/part/letter_0-0.txt").read_text() == "".join(f"KEPT {n}\n" for n in range(4))
 
 

@@ -4,12 +4,14 @@ import contextlib
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import hostile
 import numpy as np
@@ -28,8 +30,11 @@ from htr.decoding import onnx
 from htr.decoding.confidence import Ngrams
 from htr.decoding.lexicon import NEUTRAL
 from htr.decoding.onnx import weight_shapes
-from htr.pictures.images import Decoded, find_files, to_line
-from htr.results.scores import LABEL_COLUMNS
+from htr.pictures.cutting import PageLine, PagePicture
+from htr.pictures.images import Decoded, ImageError, find_files, to_line
+from htr.pictures.synthetic import draw_form
+from htr.pictures.views import View
+from htr.results.scores import LABEL_COLUMNS, Score
 from htr.results.tables import Journal
 from htr.system.onnx_file import weights_at_the_end
 from htr.system.scripts import HTRError
@@ -236,6 +241,36 @@ def test_folders_are_streamed(trained, data_dir, monkeypatch):
     rows = reader.rows([(str(n), n) for n in range(100)], batch_size=2, workers=0)
     next(rows)
     assert len(read) == 2
+
+
+def test_no_window_splits_a_page(monkeypatch):
+    monkeypatch.setattr(reading, "WINDOW", 3)
+    pages = [PagePicture(Path(name), 0, (10, 10), True, []) for name in "abc"]
+    counts = zip(pages, (2, 5, 1), strict=True)
+    files = [(f"{page.path} {n}", PageLine(f"{n}", page, n)) for page, lines in counts for n in range(lines)]
+    files += [(f"picture {n}", Path(f"{n}.png")) for n in range(5)]
+    windows = reading.windows_of(files)
+    assert [file for window in windows for file in window] == files
+    assert [len(window) for window in windows] == [7, 3, 3]
+    assert reading.windows_of([]) == []
+
+
+def test_lines_of_a_page_are_read_in_the_view_that_suits_them():
+    """Names that lean far to the left: together they are seen to, and are read better than alone."""
+    reader, rng = Reader.load(SHIPPED_WEIGHTS, "cpu"), random.Random(0)
+    names = ["MARTIN", "BERNARD", "DUPONT", "LECLERC", "MOREAU", "GIRARD", "FONTAINE", "CHEVALIER"]
+    lines = [to_line(draw_form(name, rng), geometry(reader.config)) for name in names]
+    lines = [View(slant=-0.9).of(line) for line in lines]
+    lines.append(ImageError("is none"))
+    alone = reader.as_suits_pages(lines, [None] * len(lines))
+    assert all(a is b for a, b in zip(alone, lines, strict=True))
+    together = reader.as_suits_pages(lines, ["a page"] * len(lines))
+    assert together[-1] is lines[-1]
+    scores = [Score(), Score()]
+    for score, images in zip(scores, (alone, together), strict=True):
+        for name, evidence in zip(names, reader.read_all(images, 8)[:-1], strict=True):
+            score.add(name, evidence.text)
+    assert scores[1].edits < scores[0].edits
 
 
 def test_an_interrupted_reading_leaves_the_old_table(folder, monkeypatch):

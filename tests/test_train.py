@@ -14,9 +14,12 @@ import pytest
 import torch
 from conftest import ROOT, SMALL, same
 from drive import without_locks
+from PIL import Image
 
 from config import SHIPPED_LINES, SHIPPED_WEIGHTS
-from htr.pictures.synthetic import draw_dataset
+from htr.pictures.images import Geometry, to_line
+from htr.pictures.synthetic import draw_dataset, draw_form
+from htr.pictures.views import View
 from utils import load_checkpoint, save_checkpoint
 
 
@@ -513,6 +516,26 @@ def test_settings_of_the_network_are_those_of_the_weights(tmp_path, script, trai
     missing = script(tmp_path, "train.py", "--pretrained", "nowhere.pth", "--data-dir", data_dir, check=False)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     assert "there is no checkpoint nowhere.pth" in missing.stderr
+
+
+def test_a_run_from_weights_shows_them_the_lines_as_they_read_them_best(tmp_path, script):
+    """Names that lean far to the left are leaned to the right; the run goes on so."""
+    rng, rows = random.Random(0), []
+    (tmp_path / "leaning").mkdir()
+    for name in ("MARTIN", "BERNARD", "DUPONT", "LECLERC", "MOREAU", "GIRARD", "FONTAINE", "CHEVALIER") * 3:
+        rows.append((f"{len(rows)}.png", name))
+        line = to_line(draw_form(name, rng), Geometry(64, 1.2, 2048))
+        Image.fromarray(View(slant=-0.8).of(line)).save(tmp_path / "leaning" / rows[-1][0])
+    pd.DataFrame(rows, columns=["FILENAME", "IDENTITY"]).to_csv(tmp_path / "leaning" / "labels.csv", index=False)
+    flags = ("--data-dir", "leaning", "--pretrained", SHIPPED_WEIGHTS, "--device", "cpu", "--epochs", 1)
+    done = script(tmp_path, "train.py", *flags)
+    (slant,) = re.findall(r"^lines are shown \S+ times as wide, and leaned by (\S+) of", done.stdout, re.MULTILINE)
+    assert float(slant) > 0
+    script(tmp_path, "continue_train.py", "--epochs", 1)
+    for name in ("htr_crnn_mini.pth", "htr_crnn_mini.last.pth"):
+        assert load_checkpoint(tmp_path / name)["config"]["VIEW_SLANT"] == pytest.approx(float(slant))
+    done = script(tmp_path, "train.py", *flags, "--dry-run", "--view-slant", 0.1)  # given is given
+    assert "lines are shown" not in done.stdout
 
 
 def test_the_weights_that_a_run_starts_from_are_kept_until_it_has_better_ones(tmp_path, script, trained, data_dir):

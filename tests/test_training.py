@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import itertools
+import math
 import os
 import signal
 import time
@@ -330,7 +331,7 @@ def test_signals_are_collected_and_a_second_one_takes_its_usual_way(default_sigi
 
 def test_the_schedule_of_a_run_from_weights_follows_its_lines():
     """Settings that there are; a whole cycle; fewer epochs, and larger batches, the more lines there are."""
-    schedules = [schedule(lines) for lines in (1, 50, 200, 1000, 100_000)]
+    schedules = [schedule(lines, 4) for lines in (1, 50, 200, 1000, 100_000)]
     for chosen in schedules:
         config = Config(**chosen)
         assert config.EPOCHS == config.LR_CYCLE
@@ -338,6 +339,13 @@ def test_the_schedule_of_a_run_from_weights_follows_its_lines():
         assert fewer["EPOCHS"] >= more["EPOCHS"]
         assert fewer["BATCH_SIZE"] <= more["BATCH_SIZE"]
     assert schedules[0]["EPOCHS"] > schedules[-1]["EPOCHS"]
+
+
+def test_rotation_raises_the_ends_of_no_line_far():
+    """By an eighth of its height each: a longer line would be shrunk to stay in its frame."""
+    assert schedule(100, 2)["ROTATION"] == 4
+    for width in (5, 17, 40):
+        assert 64 * width * math.sin(math.radians(schedule(100, width)["ROTATION"])) == pytest.approx(16, rel=0.01)
 
 
 @pytest.mark.parametrize(("texts", "rate"), [(["A"] * 5, 1e-4), (["B"] * 5, 2e-3), (["A", "A", "B", "B", "B"], 2e-3)])

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from htr.pictures.levels import contrast, has_light_ink, legibility, normalise_levels, sampled
+from htr.pictures.views import View
 from htr.system.files import file_name, list_files
 from htr.system.names import NOT_READ, SUFFIXES, has_suffix, left_behind
 from htr.system.scripts import HTRError, printable
@@ -45,13 +46,15 @@ class Geometry(NamedTuple):
     """How `load_image` makes a line of an image.
 
     height: in pixels. max_scale: a small image is enlarged by this factor at most. max_width: in pixels, after scaling.
-    levels: whether paper is made white and ink black; without it greys stay as they are.
+    levels: whether paper is made white and ink black; without it greys stay as they are. view: how the scaled line is
+    shown.
     """
 
     height: int
     max_scale: float
     max_width: int
     levels: bool = True
+    view: View = View()
 
 
 class Part(os.PathLike):
@@ -148,6 +151,14 @@ def shape_of(path: str | os.PathLike, number: int = 0) -> Shape:
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     dots = image.info.get("dpi", (0, 0))[0]
     return Shape(image.size[::-1] if turned else image.size, image.size, pages, float(dots) or None)
+
+
+def is_of_page(path: str | os.PathLike) -> bool:
+    """Whether a file is a line that was cut out of a page and kept, see `htr.pictures.cutting.keep_line`."""
+    try:
+        return LEVELLED in _opened(path, lambda file, _: (Image.open(file, formats=["PNG"]), 1))[0].info
+    except ImageError:
+        return False
 
 
 def _opened(
@@ -434,7 +445,7 @@ def to_line(image: Image.Image, geometry: Geometry) -> np.ndarray:
 
 
 def scaled_line(grey: Image.Image, geometry: Geometry, band: bool = False) -> np.ndarray:
-    """The last steps of `to_line`: crop the margins of a mode-L image and scale it."""
+    """The last steps of `to_line`: crop the margins of a mode-L image, scale it, and show it as it is to be seen."""
     grey = cut_margins(grey, sides_only=band)
     scale = geometry.height / grey.height
     if not band:
@@ -443,7 +454,7 @@ def scaled_line(grey: Image.Image, geometry: Geometry, band: bool = False) -> np
     height = max(1, round(grey.height * scale))
     paper = Image.new("L", (width, geometry.height), 255)
     paper.paste(grey.resize((width, height), Image.Resampling.BILINEAR), (0, (geometry.height - height) // 2))
-    return np.array(paper)
+    return geometry.view.of(np.array(paper))
 
 
 def read_images(
