@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import math
 import os
 import signal
@@ -187,6 +188,7 @@ def choose_view(
     places = np.linspace(0, len(lines) - 1, min(VIEWED, len(lines))).astype(int).tolist()
     images, texts = [lines.images[n] for n in places], [lines.texts[n] for n in places]
 
+    @functools.cache
     def judged(view: View) -> tuple[float, Score]:
         seen = Lines([], PackedImages.of(view.of(image) for image in images), texts, Counter())
         return validate(model, seen, known, device, Config.BATCH_SIZE)
@@ -194,7 +196,7 @@ def choose_view(
     loss, score = judged(View())
     if not (math.isfinite(loss) and score.cer < READ_ALREADY):
         return config
-    found = climb(lambda view: -judged(view)[0], LEAST_GAIN)
+    found = climb(lambda view, other: judged(view)[0] < judged(other)[0] - LEAST_GAIN)
     if found == View():
         return config
     width, slant = View(config.VIEW_WIDTH, config.VIEW_SLANT).then(found)

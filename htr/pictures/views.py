@@ -5,6 +5,7 @@ A network reads best what is like most lines that it was trained on. Which view 
 how sure it is of what it reads in some places of the page.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from PIL import Image
 
 WIDTHS = (0.7, 0.84, 1.0, 1.2, 1.44, 1.73)
 SLANTS = (-0.4, -0.2, 0.0, 0.2, 0.4)
-SAMPLES, SAMPLE = 12, 256  # of a page, and pixels of each
-LEAST = 0.75  # of the characters that are read of a page as it is, as many in any view
+SAMPLES, SAMPLE = 16, 256  # of a page, and pixels of each
+LEAST = 0.75  # of the characters that are read in one view, as many in a better one
 TINY = 1e-300  # probability
 
 Read = Callable[[Sequence[np.ndarray]], Sequence[tuple[str, float]]]  # lines -> their texts, and P(text | line)
@@ -59,21 +60,15 @@ def samples_of(lines: Sequence[np.ndarray]) -> list[np.ndarray]:
     return samples
 
 
-def climb(worth: Callable[[View], float], gain: float = 0.0) -> View:
-    """The view of highest worth: of the widths, then of the slants, where the next one is tried while it is better.
-
-    gain: by how much at least.
-    """
-    best, most = View(), worth(View())
+def climb(is_better: Callable[[View, View], bool]) -> View:
+    """The best view: first of the widths, then of the slants, of which the next one is tried while it is better."""
+    best = View()
     for name, steps in (("width", WIDTHS), ("slant", SLANTS)):
         start = steps.index(getattr(best, name))
         for way in (1, -1):
             place = start + way
-            while 0 <= place < len(steps):
-                view = best._replace(**{name: steps[place]})
-                if not (value := worth(view)) > most + gain:
-                    break
-                best, most = view, value
+            while 0 <= place < len(steps) and is_better(view := best._replace(**{name: steps[place]}), best):
+                best = view
                 place += way
             if getattr(best, name) != steps[start]:
                 break
@@ -82,14 +77,17 @@ def climb(worth: Callable[[View], float], gain: float = 0.0) -> View:
 
 def best_view(lines: Sequence[np.ndarray], read: Read) -> View:
     """The view in which a page's lines are read with most confidence, by the mean logarithm for a character."""
-    samples, least = samples_of(lines), 0.0
+    samples = samples_of(lines)
 
-    def worth(view: View) -> float:
-        nonlocal least
+    @functools.cache
+    def judged(view: View) -> tuple[float, int]:
+        """The mean logarithm, and the number of characters."""
         readings = read([view.of(sample) for sample in samples])
         characters = sum(len(text) for text, _ in readings)
-        least = least or LEAST * characters  # paper on which nothing is seen is sure, too
-        confidence = sum(math.log(max(each, TINY)) for _, each in readings) / max(1, characters)
-        return confidence if characters >= least else -math.inf
+        return sum(math.log(max(each, TINY)) for _, each in readings) / max(1, characters), characters
 
-    return climb(worth)
+    def is_better(view: View, other: View) -> bool:
+        (mine, characters), (others, least) = judged(view), judged(other)
+        return mine > others and characters >= LEAST * least  # paper on which nothing is seen is sure, too
+
+    return climb(is_better)
