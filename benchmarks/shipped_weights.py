@@ -64,7 +64,7 @@ EPOCHS = 12  # of each cycle
 FIRST = ("--batch-size", 32, "--learning-rate", 0.003, "--ema-decay", 0.997, "--augment-steps", 1000)
 SECOND = ("--batch-size", 16, "--learning-rate", 0.001, "--ema-decay", 0.998)
 LINE_CYCLES = ((6, 0.15), (5, 0.2))  # epochs, dropout; each cycle starts from the weights of the one before
-LINES = ("--frame-width", 4, "--batch-size", 16, "--learning-rate", 0.0015, "--lr-cooldown", 0.75,
+LINES = ("--view-width", 1.0, "--frame-width", 4, "--batch-size", 16, "--learning-rate", 0.0015, "--lr-cooldown", 0.75,
          "--ema-decay", 0.998, "--rotation", 0.5, "--shear", 12, "--shrink", 0.75, "--stretch", 0.2,
          "--neighbours", 0.15, "--warp", 0.04, "--stroke", 0.3, "--augment-steps", 300)  # fmt: skip
 LEFT_OUT = re.compile(f"{MARKS.pattern}|[<>]")  # marks of the transcript, "<>" for a word that was crossed out

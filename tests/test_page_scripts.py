@@ -106,6 +106,21 @@ def test_a_stopped_reading_goes_on(tmp_path, script, book):
     assert (output / "pages/part/letter_0-0.txt").read_text() == "".join(f"KEPT {n}\n" for n in range(4))
 
 
+def test_nothing_is_written_beside_a_picture_that_lies_elsewhere(tmp_path, script):
+    """By its absolute path or one that leads out of the working folder: the transcript beside it stays as it is."""
+    for number, place in enumerate(("absolute", "relative")):
+        mine, work = write_page(tmp_path / place / "mine"), tmp_path / place / "work"
+        work.mkdir()
+        before = {path.name: path.read_bytes() for path in mine.iterdir()}
+        given = (mine / "page.png", "../mine/page.png")[number]
+        done = script(work, "predict.py", given, "--pages", "--model-path", SHIPPED_WEIGHTS)
+        assert "read 4 of 4 lines of 1 pages" in done.stdout
+        assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+        assert (work / "output" / "pages" / "page.xml").exists()
+        names = table(work / "output" / "predictions.csv")["FILENAME"].tolist()
+        assert all((work / "output" / "lines" / name).exists() for name in names)
+
+
 def test_an_earlier_reading_is_no_data(tmp_path, script, book):
     """Neither the lines nor the pages that were written into the folder."""
     (book / "cover.png").unlink()

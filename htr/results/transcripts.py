@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count as count_from
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,11 @@ BEFORE_TEXT = ("AlternativeImage", "Coords", "Baseline", "Word")  # children of 
 class ReadPage:
     """A page to read.
 
-    name: the path of its picture without suffix, with -2 for the second page of a file. picture, number: where it is.
-    shown_as: what its picture is called in tables. page: its lines, as a file describes them or as they were found;
-    None before that. whole: its picture with the bands of its lines. lines: these, in reading order. found: what was
-    found of them, None where a file describes them. error: why it cannot be read, "" where it can.
+    name: of the files written of it, the path of its picture without suffix, with -2 for the second page of a file.
+    picture, number: where it is. shown_as: what its picture is called in tables. page: its lines, as a file describes
+    them or as they were found; None before that. whole: its picture with the bands of its lines. lines: these, in
+    reading order. found: what was found of them, None where a file describes them. error: why it cannot be read, ""
+    where it can.
     """
 
     name: str
@@ -120,11 +122,12 @@ def pages_to_read(files: Iterable[tuple[str, Path]], pages: Pages, output_dir: P
     known = {(os.path.abspath(each.picture), each.number): each for each in pages.described}
     lost = {path.stem: reason for path, reason, _ in pages.lost}
     files = list(files)
-    stems = Counter(stem_of(name) for name, _ in files)
+    below = names_below([name for name, _ in files])
+    stems = Counter(stem_of(name) for name in below)
     found = []
-    for shown_as, path in files:
-        name = stem_of(shown_as)
-        name = name if stems[name] == 1 else shown_as  # x.png and x.tif are two pages
+    for (shown_as, path), own in zip(files, below, strict=True):
+        name = stem_of(own)
+        name = name if stems[name] == 1 else own  # x.png and x.tif are two pages
         try:
             count = page_shape(path).pages
         except ImageError as error:
@@ -146,6 +149,23 @@ def pages_to_read(files: Iterable[tuple[str, Path]], pages: Pages, output_dir: P
             except HTRError as error:
                 read.error = str(error)
     return found
+
+
+def names_below(names: Sequence[str]) -> list[str]:
+    """Names of pictures, as paths that stay below the folder which they are put into.
+
+    Of absolute names, and those that lead out of the working folder, is kept what tells them apart.
+    """
+    outside = {
+        name: list(Path(os.path.abspath(name)).parts[1:])
+        for name in names
+        if Path(name).is_absolute() or ".." in Path(name).parts
+    }
+    levels = zip(*(parts[:-1] for parts in outside.values()), strict=False)
+    shared = len(list(takewhile(lambda folders: len(set(folders)) == 1, levels)))
+    below = {name: "/".join(outside[name][shared:]) if name in outside else name for name in names}
+    counts = Counter(below.values())
+    return ["/".join(outside[name]) if name in outside and counts[below[name]] > 1 else below[name] for name in names]
 
 
 def mark_folders(output_dir: Path) -> None:

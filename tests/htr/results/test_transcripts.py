@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pages import DIALECTS, LINES, REGIONS, SIZE, TEXTS, alto, draw_page, page, words, write_page
 
-from htr.results.transcripts import NAMESPACE, POINTS, pages_to_read, points_text
+from htr.results.transcripts import NAMESPACE, POINTS, names_below, pages_to_read, points_text
 from htr.results.transcripts import write_page as write
 from htr.texts.page_xml import read_pages
 from htr.texts.pages import pages_beside
@@ -136,3 +136,19 @@ def test_pages_without_lines_or_without_a_file(tmp_path):
 def test_points():
     assert points_text(np.array([[-3.2, 4.6], [10, 20.4]])) == "0,5 10,20"
     assert points_text(np.array([[1, 2]])) == "1,2 1,2"
+
+
+@pytest.mark.parametrize(
+    ("names", "below"),
+    [
+        (["a.png", "b/a.png"], ["a.png", "b/a.png"]),
+        (["/x/y/a.png"], ["a.png"]),
+        (["../a.png"], ["a.png"]),
+        (["/x/y/a.png", "/x/z/a.png"], ["y/a.png", "z/a.png"]),
+        (["/x/y/a.png", "/x/y/b/a.png"], ["a.png", "b/a.png"]),
+        (["a.png", "/x/a.png"], ["a.png", "x/a.png"]),
+        (["b/../../a.png", "b/a.png"], ["a.png", "b/a.png"]),
+    ],
+)
+def test_pages_from_anywhere_are_put_below_a_folder(names, below):
+    assert names_below(names) == below
