@@ -27,7 +27,7 @@ from htr.decoding.lexicon import Choice  # noqa: E402
 from htr.pictures.images import read_images  # noqa: E402
 from htr.results.scores import Comparison  # noqa: E402
 from htr.texts.labels import read_labels  # noqa: E402
-from reading import Reader, pixels_of  # noqa: E402
+from reading import Reader, pages_of, pixels_of  # noqa: E402
 
 CONSENT = (
     "J'ai lu les conditions de participation et j'y consens. Je comprends que mon manuscrit sera anonymisé et"
@@ -50,11 +50,11 @@ def groups_of(name: str, text: str) -> list[str]:
 def choices_of(reader: Reader, paths: Sequence[Path], alone: bool = False) -> list[tuple[Choice, list[float]]]:
     """What is read of pictures, and how sure each of its words is.
 
-    Those that lie in one folder of pages are lines of one page, and are read as such, unless they are read `alone`.
+    Lines of one page, kept in one folder, are read as such, unless they are read `alone`.
     """
     images = pixels_of(read_images(paths, geometry(reader.config), 2))
     if not alone:
-        images = reader.as_suits_pages(images, [path.parent if "pages" in path.parts else None for path in paths])
+        images = reader.as_suits_pages(images, pages_of([(path.name, path) for path in paths]))
     read = reader.read_all(images, reader.network.in_batch)
     return [(choice := reader.choose(evidence), reader.words(evidence, choice)) for evidence in read]
 
